@@ -1,0 +1,1 @@
+"""What signatures and the log can prove. Knows no tensor arithmetic."""

@@ -1,0 +1,1 @@
+"""Signed documents: strict JSON, in-toto statements, DSSE, OMS bundles, keys and trust."""

@@ -1,0 +1,1 @@
+"""Keyed marks: secrets, chips, and the mark in weights."""
