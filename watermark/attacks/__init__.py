@@ -1,1 +1,1 @@
-"""What a thief does to a stolen model, one family a file, for rehearsal and tests."""
+"""What a thief does to a stolen model, one family of attack a file, for rehearsal and tests."""

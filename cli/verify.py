@@ -1,0 +1,148 @@
+"""The job of `weightmark verify`: is this exactly what its owner released? Works offline and needs no secret.
+
+With a public key or root certificates it verifies any OMS signature, whoever made it. With a trust file it verifies a
+release: signature, claims and log proof together. Reads files and prints nothing; the judging is done in
+`registry.signing`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.signing.comparison import SignedManifest, VerifiedModel, compare, default_signature_path
+from registry.signing.keys import ED25519, read_public_key
+from registry.signing.manifest import CLAIMS_NAME, PROOF_NAME
+from registry.signing.oms import verify_signature
+from registry.signing.small_files import read_small_file
+from registry.signing.strict_json import MAX_BUNDLE_BYTES, MIB
+from watermark.errors import DocumentError, InclusionError, InputError
+
+if TYPE_CHECKING:
+    from registry.signing.release import VerifiedRelease
+
+OWNER_CLOCK = "owner"
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """What to verify, and against whom: exactly one of `trust`, `public_key` and `roots`.
+
+    `signature` defaults to `model.sig` in the folder (`NAME.sig` beside a file). `ignore` are root-relative paths.
+    """
+
+    model: Path
+    trust: Path | None = None
+    signature: Path | None = None
+    public_key: Path | None = None
+    roots: tuple[Path, ...] = ()
+    ignore: tuple[str, ...] = ()
+    ignore_unsigned_files: bool = False
+    allow_legacy: bool = False
+    progress: Callable[[int], None] | None = None
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """A model that was verified; there is no result for one that was not: that is an error.
+
+    `key` and `root` are hex SHA-256. `owner` to `signed_at` come from the log entry and are None for a plain signature;
+    `signed_at` is only as good as its `time_source`.
+    """
+
+    verified: bool
+    signed_by: str
+    key: str
+    root: str
+    files: int
+    owner: str | None = None
+    release: str | None = None
+    copy: str | None = None
+    index: int | None = None
+    origin: str | None = None
+    signed_at: str | None = None
+    time_source: str | None = None
+
+
+def verify(request: VerifyRequest) -> VerifyResult:
+    """Verify a model against a key, root certificates or a trust file; raise when anything does not hold."""
+    ways = [request.trust is not None, request.public_key is not None, bool(request.roots)]
+    if sum(ways) != 1:
+        raise InputError(
+            "there is nothing to verify against" if not any(ways) else "only one kind of trust can be used at a time",
+            hint="pass one of --trust FILE, --public-key PEM and --root PEM",
+        )
+    signature_path = request.signature or default_signature_path(request.model)
+    bundle = read_small_file(signature_path, what="the model signature", max_bytes=MAX_BUNDLE_BYTES)
+    if request.trust is not None:
+        return _verify_release(request, request.trust, bundle)
+    if request.public_key is not None:
+        signed = verify_signature(bundle, key=read_public_key(request.public_key), allow_legacy=request.allow_legacy)
+    else:
+        from registry.signing.certificates import read_certificates  # X.509 costs start-up time: only when used
+
+        roots = [certificate for path in request.roots for certificate in read_certificates(path)]
+        signed = verify_signature(bundle, roots=roots, allow_legacy=request.allow_legacy)
+    return _result(_compare(request, signed), None)
+
+
+def _verify_release(request: VerifyRequest, trust_file: Path, bundle: bytes) -> VerifyResult:
+    from registry.signing.release import verify_release
+    from registry.signing.trust import MAX_TRUST_BYTES, parse_trust
+
+    try:
+        text = read_small_file(trust_file, what="the trust file", max_bytes=MAX_TRUST_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"the trust file {trust_file} is not UTF-8") from error
+    trust = parse_trust(text)
+    keys = [key for key in trust.keys if key.algorithm != ED25519]  # OMS has no Ed25519: such a key signs no model
+    signed = verify_signature(bundle, key=keys)
+    proof_path, claims_path = request.model / PROOF_NAME, request.model / CLAIMS_NAME
+    if not os.path.lexists(proof_path):
+        raise InclusionError(
+            f"{request.model} has a good signature, but no {PROOF_NAME}: nothing shows that it was released",
+            hint="fetch the whole release, or verify the signature alone with --public-key",
+        )
+    proof = read_small_file(proof_path, what="the log proof", max_bytes=2 * MIB)
+    claims = b""
+    if os.path.lexists(claims_path):
+        claims = read_small_file(claims_path, what="the claims", max_bytes=MAX_BUNDLE_BYTES)
+    release = verify_release(signed, claims, proof, trust)
+    return _result(_compare(request, signed), release)
+
+
+def _compare(request: VerifyRequest, signed: SignedManifest) -> VerifiedModel:
+    return compare(
+        request.model,
+        signed,
+        ignore=request.ignore,
+        ignore_unsigned_files=request.ignore_unsigned_files,
+        signature_path=request.signature,
+        progress=request.progress,
+    )
+
+
+def _result(model: VerifiedModel, release: VerifiedRelease | None) -> VerifyResult:
+    body = dict(release.entry.body) if release else {}
+    signed_at = _text(body.get("signed_at"))
+    return VerifyResult(
+        verified=True,
+        signed_by=model.signed_by,
+        key=model.key_id,
+        root=model.root.hex(),
+        files=len(model.resources),
+        owner=release.owner if release else None,
+        release=_text(body.get("release")),
+        copy=_text(body.get("copy")),
+        index=release.index if release else None,
+        origin=release.origin if release else None,
+        signed_at=signed_at,
+        time_source=OWNER_CLOCK if signed_at else None,
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

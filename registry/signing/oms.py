@@ -1,0 +1,203 @@
+"""Sign a model's folder and verify such signatures: OpenSSF Model Signing (OMS) v1.0.
+
+Bundle over envelope over statement over file digests. `verify_signature` is pure trust logic; `verify_model` adds the
+reading of the disk (see `comparison`), in the order that OMS lists. Knows nothing of marks, logs or claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry.signing import dsse
+from registry.signing.bundle import (
+    Bundle,
+    CertificateMaterial,
+    KeylessMaterial,
+    KeyMaterial,
+    Material,
+    read_bundle,
+    write_bundle,
+)
+from registry.signing.comparison import SignedManifest, VerifiedModel, compare, default_signature_path, inside
+from registry.signing.files import ModelFile, ModelTree
+from registry.signing.hashing import Progress, hash_spans, whole_files
+from registry.signing.keys import ED25519, PrivateKey, PublicKey
+from registry.signing.legacy import is_legacy_signature, parse_legacy_payload
+from registry.signing.manifest import (
+    DEFAULT_IGNORED,
+    Manifest,
+    build_manifest,
+    check_ignore,
+    parse_payload,
+    to_payload,
+)
+from watermark.errors import DocumentError, InputError, SignatureError, UntrustedKeyError
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+
+@dataclass(frozen=True)
+class SignedModel:
+    """A new signature: the bundle's bytes, the root digest, SHA-256 of the signed PAE, and what was signed."""
+
+    bundle: bytes
+    root: bytes
+    pae_sha256: bytes
+    manifest: Manifest
+
+
+def sign_model(
+    path: Path,
+    key: PrivateKey,
+    *,
+    ignore: Sequence[str] = (),
+    signature_path: Path | None = None,
+    certificates: Sequence[x509.Certificate] = (),
+    progress: Progress | None = None,
+    digests: Mapping[str, bytes] | None = None,
+) -> SignedModel:
+    """Sign every file below `path` (or the one file) with ECDSA; nothing is written.
+
+    `signature_path` is where the caller will put the bundle (default `default_signature_path`): inside the model it
+    is left out and recorded as ignored. `certificates` (signer first) replace the key hint. `digests` are SHA-256 by
+    path that the caller took while writing the files; the others are read. Raises InputError for unusable keys,
+    certificates, ignores or an empty model, PathEscapeError for links and the like.
+    """
+    _refuse_outside_oms(key.public)
+    if certificates:
+        from registry.signing.certificates import check_signing_chain  # X.509 costs start-up time: only when used
+
+        material: Material = CertificateMaterial(check_signing_chain(certificates, key.public))
+    else:
+        material = KeyMaterial(key.public.key_id)
+    with ModelTree(path) as tree:
+        ignored = [check_ignore(one) for one in ignore]
+        ignored += inside(signature_path or default_signature_path(path), tree)
+        files = tree.enumerate({*DEFAULT_IGNORED, *ignored})
+        manifest = build_manifest(tree.name, _all_digests(tree, files, digests or {}, progress), ignored)
+    envelope = dsse.sign(to_payload(manifest), dsse.IN_TOTO_PAYLOAD_TYPE, key)
+    return SignedModel(write_bundle(Bundle(envelope, material)), manifest.root, envelope.pae_sha256, manifest)
+
+
+def verify_model(
+    path: Path,
+    bundle: bytes,
+    *,
+    key: PublicKey | Sequence[PublicKey] | None = None,
+    roots: Sequence[x509.Certificate] | None = None,
+    ignore: Sequence[str] = (),
+    ignore_unsigned_files: bool = False,
+    signature_path: Path | None = None,
+    at: datetime | None = None,
+    allow_legacy: bool = False,
+    progress: Progress | None = None,
+) -> VerifiedModel:
+    """Verify that the model at `path` is exactly what the holder of `key`, or a signer under `roots`, signed.
+
+    Give either keys or roots: the signature must be of that kind. `signature_path` (default `default_signature_path`)
+    is left out of the comparison. `at` is the time that certificates must be valid at (default: now). Raises
+    DocumentError, SignatureError, UntrustedKeyError, ExpiredKeyError or DigestError; never returns an unverified model.
+    """
+    signed = verify_signature(bundle, key=key, roots=roots, at=at, allow_legacy=allow_legacy)
+    return compare(
+        path,
+        signed,
+        ignore=ignore,
+        ignore_unsigned_files=ignore_unsigned_files,
+        signature_path=signature_path,
+        progress=progress,
+    )
+
+
+def verify_signature(
+    bundle: bytes,
+    *,
+    key: PublicKey | Sequence[PublicKey] | None = None,
+    roots: Sequence[x509.Certificate] | None = None,
+    at: datetime | None = None,
+    allow_legacy: bool = False,
+) -> SignedManifest:
+    """Verify the signature of a bundle and read what it signs, without looking at any file.
+
+    The payload is parsed only once its signature holds, and from the very bytes that were verified.
+    """
+    if (key is None) == (roots is None):
+        raise InputError("give either a public key or root certificates to verify with")
+    read = read_bundle(bundle, what="the model signature")
+    if read.envelope.payload_type != dsse.IN_TOTO_PAYLOAD_TYPE:
+        raise DocumentError(f"the model signature has the payload type {read.envelope.payload_type!r}")
+    if key is not None:
+        keys = [key] if isinstance(key, PublicKey) else list(key)
+        candidates = _keys_for(read.material, keys)
+        names = {candidate.key_id: f"key {candidate.key_id}" for candidate in candidates}
+    else:
+        if not isinstance(read.material, CertificateMaterial):
+            raise _wrong_kind(read.material, "a certificate")
+        from registry.signing.certificates import verify_chain  # X.509 costs start-up time: only when used
+
+        signer = verify_chain(read.material.chain, roots or (), at or datetime.now(UTC))
+        candidates, names = [signer.key], {signer.key.key_id: signer.name}
+    for candidate in candidates:
+        _refuse_outside_oms(candidate)
+    manifest, signed_with = _open_envelope(read.envelope, candidates, allow_legacy)
+    return SignedManifest(manifest, read.envelope.pae_sha256, signed_with, names[signed_with.key_id])
+
+
+def _refuse_outside_oms(key: PublicKey) -> None:
+    if key.algorithm == ED25519:
+        raise InputError(
+            "OMS v1.0 has no Ed25519 keys: other verifiers would refuse the signature",
+            hint="use a key on P-256, P-384 or P-521",
+        )
+
+
+def _keys_for(material: Material, keys: Sequence[PublicKey]) -> list[PublicKey]:
+    if not isinstance(material, KeyMaterial):
+        raise _wrong_kind(material, "a key")
+    named = [key for key in keys if material.names(key)]
+    if not named:
+        raise UntrustedKeyError(f"the model was signed by key {material.hint!a}, which is not the one you trust")
+    return named
+
+
+def _wrong_kind(material: Material, wanted: str) -> SignatureError:
+    if isinstance(material, KeylessMaterial):
+        return SignatureError(
+            f"the model was signed keyless through Sigstore, not by {wanted}",
+            hint="verify it with a Sigstore client and the signer's identity",
+        )
+    made, flag = ("a key", "--public-key") if isinstance(material, KeyMaterial) else ("a certificate", "--root")
+    return SignatureError(f"the model was signed by {made}, not by {wanted}", hint=f"verify it with {flag}")
+
+
+def _open_envelope(
+    envelope: dsse.Envelope, keys: Sequence[PublicKey], allow_legacy: bool
+) -> tuple[Manifest, PublicKey]:
+    try:
+        verified = dsse.verify(envelope, keys)
+    except SignatureError as error:
+        for key in keys:
+            if is_legacy_signature(envelope, key):
+                if allow_legacy:
+                    return parse_legacy_payload(envelope.payload), key
+                raise SignatureError(
+                    "the model was signed by model-signing 0.2, in a faulty form older than OMS v1.0",
+                    hint="ask its owner to sign again, or accept the old form with --allow-legacy",
+                ) from error
+        raise
+    return parse_payload(verified.payload), verified.key
+
+
+def _all_digests(
+    tree: ModelTree, files: Sequence[ModelFile], known: Mapping[str, bytes], progress: Progress | None
+) -> dict[str, bytes]:
+    strangers = sorted(set(known) - {file.name for file in files})
+    if strangers:
+        raise InputError(f"a digest was given for {strangers[0]!a}, which is no file of the model")
+    unread = [file for file in files if file.name not in known]
+    return {**known, **hash_spans(tree, whole_files(unread), progress=progress)}

@@ -1,0 +1,53 @@
+"""Small logs for tests: fixed keys, signed entries, a registry filled with them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from registry.signing.entry import make_entry
+from registry.signing.keys import ED25519, P256, PrivateKey, generate
+from registry.store.clock import Clock
+from registry.store.embedded import EmbeddedRegistry
+
+ORIGIN = "registry.example/log1"
+
+
+def seeded_key(first: int) -> PrivateKey:
+    """The Ed25519 key whose seed counts up from `first`."""
+    return PrivateKey(ED25519, Ed25519PrivateKey.from_private_bytes(bytes(range(first, first + 32))))
+
+
+LOG_KEY = seeded_key(0)
+WITNESS_KEY = seeded_key(32)
+
+
+@cache
+def owner_key() -> PrivateKey:
+    return generate(P256)
+
+
+@cache
+def owner_entry() -> bytes:
+    body = {"owner": "ann", "key": owner_key().public.pem, "secret_commitment": "00" * 32}
+    return make_entry("owner", body, owner_key())
+
+
+@cache
+def release_entry(number: int) -> bytes:
+    return make_entry("release", {"release": f"{number:064x}"}, owner_key())
+
+
+def some_entries(count: int) -> list[bytes]:
+    """An owner entry and then releases, all signed."""
+    return [owner_entry(), *(release_entry(number) for number in range(1, count))]
+
+
+def make_registry(folder: Path, entries: list[bytes], *, clock: Clock | None = None) -> EmbeddedRegistry:
+    """A registry with these entries, each appended alone, so that all partial tiles are there."""
+    registry = EmbeddedRegistry.create(folder, ORIGIN, LOG_KEY, clock=clock)
+    for entry in entries:
+        registry.append([entry])
+    return registry

@@ -1,0 +1,1 @@
+"""Recognise and align without a mark, always against the unmarked reference."""

@@ -1,0 +1,118 @@
+"""Run the keyed test of the owner layer over a suspect, blind and against the unmarked reference.
+
+The family of statistics is small and fixed (`residuals.py`, `subspace.py`), every member is computed with the same
+chips, and the caller pays log2 of their number. Rows in chunks, on all cores. Knows how to find chips and what to
+compare; does not know releases, verdicts or thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watermark.evidence import KeyedTest
+from watermark.marks import residuals
+from watermark.marks.spans import (
+    Carrier,
+    ChipSource,
+    Floats,
+    Sources,
+    SpanValues,
+    owner_chips,
+    quantise_blocks,
+    read_values,
+    rows_together,
+    signal_exponents,
+    sum_blocks,
+)
+from watermark.marks.statistic import BlockSums, quantise_blind, weighted_sum
+from watermark.marks.survey import as_rows
+from watermark.model.digest import BlockLayout, Progress, Span, in_order, spans_of
+
+BLIND = "blind"
+DIFFERENCE = "difference"
+UNCLIPPED = "difference, unclipped"
+REGRESSION = "regression"
+BASE_REGRESSION = "regression on reference and base"
+#: The members that work row by row; `subspace.py` has the others.
+ROW_STATISTICS = (BLIND, DIFFERENCE, UNCLIPPED, REGRESSION, BASE_REGRESSION)
+_CLIP_MEDIANS = 1.5 * 1.4826
+
+
+def detect(
+    sources: Sources,
+    carriers: Sequence[Carrier],
+    chips: ChipSource,
+    names: Sequence[str],
+    progress: Progress | None = None,
+) -> list[KeyedTest]:
+    """Compute the named row statistics over all carriers; one test a name, in the order of `names`.
+
+    A statistic that needs values which are not at hand comes back empty (p = 1), never missing.
+    """
+    parts: dict[str, list[BlockSums]] = {name: [] for name in names}
+
+    def look(task: tuple[Carrier, Span]) -> tuple[dict[str, BlockSums], int]:
+        carrier, span = task
+        values = read_values(sources, carrier, span)
+        return score_span(values, carrier, span, chips, names), values.suspect.nbytes
+
+    tasks = ((carrier, span) for carrier in carriers for span in spans_of(carrier.suspect))
+    for sums, size_bytes in in_order(look, tasks):
+        for name, part in sums.items():
+            parts[name].append(part)
+        if progress is not None:
+            progress(size_bytes)
+    return [join(name, parts[name]) for name in names]
+
+
+def join(name: str, parts: Sequence[BlockSums]) -> KeyedTest:
+    """One test from the sums of all blocks."""
+    total, energy, trials = weighted_sum(list(parts))
+    return KeyedTest(name, total, energy, trials)
+
+
+def score_span(
+    values: SpanValues, carrier: Carrier, span: Span, chips: ChipSource, names: Iterable[str]
+) -> dict[str, BlockSums]:
+    """Exact sums of each row statistic over the blocks of a span; those without the values they need are left out."""
+    signs = owner_chips(carrier.marked, span, chips)
+    layout = carrier.marked.layout
+    scored = {}
+    for name in names:
+        scaled = quantised(name, values, layout, span)
+        if scaled is not None:
+            scored[name] = sum_blocks(*scaled, signs, layout)
+    return scored
+
+
+def quantised(
+    name: str, values: SpanValues, layout: BlockLayout, span: Span
+) -> tuple[Floats, NDArray[np.int64]] | None:
+    """f of one row statistic over a span, flat integers in float32, and the weight exponent of each block."""
+    if name == BLIND:
+        rows = [quantise_blind(part).ravel() for part in as_rows(values.suspect, layout.row)]
+        return np.concatenate(rows), np.zeros(span.last - span.first, np.int64)
+    shown = residual(name, values, layout)
+    if shown is None:
+        return None
+    f, exponents = quantise_blocks(shown, layout, None if name == UNCLIPPED else _CLIP_MEDIANS)
+    in_suspect_unit = values.is_code and name in (REGRESSION, BASE_REGRESSION)
+    return f, exponents + signal_exponents(values, layout, in_suspect_unit=in_suspect_unit)
+
+
+def residual(name: str, values: SpanValues, layout: BlockLayout) -> Floats | None:
+    """The difference in which a row statistic looks for the mark, flat; None where values are not at hand."""
+    if values.reference is None or (name == BASE_REGRESSION and values.base is None):
+        return None
+    pieces = []
+    for x, w, v in rows_together(values, layout.row):
+        if name == REGRESSION:
+            pieces.append(residuals.regression(x, w))
+        elif name == BASE_REGRESSION and v is not None:
+            pieces.append(residuals.regression_on_base(x, w, v))
+        else:
+            pieces.append(residuals.difference(residuals.in_reference_scale(x, w, is_code=values.is_code), w))
+    return np.concatenate([piece.ravel() for piece in pieces])

@@ -1,0 +1,161 @@
+"""Where a mark lies: the public shape of it, whose canonical form (RFC 8785) is hashed into R.
+
+Tensors are named by their digests, never by their names, and stand in the order of those digests. Whoever changes a
+bound, a strength or an exclusion afterwards changes R, and with it every chip. Does not know weights or keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import rfc8785
+
+from watermark.errors import DocumentError
+from watermark.model.digest import BlockLayout, layout_of
+
+STATISTIC_VERSION = 1
+#: Share of a mark's energy in the owner layer; the rest is the recipient's.
+OWNER_ENERGY = 2 / 3
+
+
+@dataclass(frozen=True)
+class MarkedTensor:
+    """A tensor that carries the mark: its blocks are numbered from `first_block` on."""
+
+    digest: str
+    dtype: str
+    shape: tuple[int, ...]
+    grid: str
+    strength_ppm: int
+    first_block: int
+
+    @property
+    def layout(self) -> BlockLayout:
+        """Rows and blocks of this tensor."""
+        return layout_of(self.shape)
+
+    @property
+    def alpha(self) -> float:
+        """Total strength in row deviations."""
+        return self.strength_ppm / 1e6
+
+
+@dataclass(frozen=True)
+class ExcludedTensor:
+    """A tensor that carries no mark, and why."""
+
+    digest: str
+    dtype: str
+    shape: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """All of a reference's tensors, each once: the marked ones, the excluded ones, and the base if one is declared."""
+
+    marked: tuple[MarkedTensor, ...]
+    excluded: tuple[ExcludedTensor, ...]
+    recipient_share: int
+    base: str | None = None
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks, which is the number of leaves of the commitment."""
+        return sum(tensor.layout.blocks for tensor in self.marked)
+
+    def tensor_of_block(self, block: int) -> MarkedTensor:
+        """The tensor to which `block` belongs."""
+        for tensor in self.marked:
+            if tensor.first_block <= block < tensor.first_block + tensor.layout.blocks:
+                return tensor
+        raise DocumentError(f"block {block} is not in a geometry of {self.blocks} blocks")
+
+    def document(self) -> bytes:
+        """Canonical JSON: integers and ASCII strings only, so that any implementation writes the same bytes."""
+        return rfc8785.dumps(
+            {
+                "v": 1,
+                "statistic": STATISTIC_VERSION,
+                "leaves": self.blocks,
+                "recipient_share": self.recipient_share,
+                "base": self.base,
+                "marked": [
+                    {
+                        "digest": t.digest,
+                        "dtype": t.dtype,
+                        "shape": list(t.shape),
+                        "grid": t.grid,
+                        "strength_ppm": t.strength_ppm,
+                        "block": t.layout.per_block,
+                        "row": t.layout.row,
+                        "first": t.first_block,
+                    }
+                    for t in self.marked
+                ],
+                "excluded": [
+                    {"digest": t.digest, "dtype": t.dtype, "shape": list(t.shape), "reason": t.reason}
+                    for t in self.excluded
+                ],
+            }
+        )
+
+    def digest(self) -> bytes:
+        """H(geometry), as it stands in R."""
+        return hashlib.sha256(self.document()).digest()
+
+    @classmethod
+    def from_document(cls, data: bytes | str) -> Geometry:
+        """Read a geometry and refuse one that our own rules would not have written.
+
+        Raises:
+            DocumentError: not a geometry, of another statistic version, or with blocks that overlap or leave a hole.
+        """
+        try:
+            document = json.loads(data)
+            geometry = cls(
+                tuple(_marked(item) for item in document["marked"]),
+                tuple(
+                    ExcludedTensor(str(t["digest"]), str(t["dtype"]), _shape(t), str(t["reason"]))
+                    for t in document["excluded"]
+                ),
+                int(document["recipient_share"]),
+                document["base"],
+            )
+        except (KeyError, TypeError, ValueError, RecursionError) as err:
+            raise DocumentError(f"the mark's geometry cannot be read: {err}") from err
+        geometry._check(data if isinstance(data, bytes) else data.encode())
+        return geometry
+
+    def _check(self, data: bytes) -> None:
+        """One form only, blocks without gap or overlap, each tensor once: else one carrier could be scored twice."""
+        expected = 0
+        for tensor in self.marked:
+            if tensor.first_block != expected:
+                raise DocumentError(f"blocks of tensor {tensor.digest[:16]} overlap or leave a hole")
+            expected += tensor.layout.blocks
+        digests = [tensor.digest for tensor in self.marked]
+        if digests != sorted(set(digests)):
+            raise DocumentError("the geometry holds a tensor twice or out of order")
+        if self.document() != data:
+            raise DocumentError("the mark's geometry is not in its canonical form, or of another version")
+
+
+def _shape(item: Mapping[str, Any]) -> tuple[int, ...]:
+    shape = tuple(int(size) for size in item["shape"])
+    if len(shape) > 16 or any(size < 0 for size in shape):
+        raise ValueError(f"shape {shape}")
+    return shape
+
+
+def _marked(item: Mapping[str, Any]) -> MarkedTensor:
+    strength = int(item["strength_ppm"])
+    if not 0 < strength <= 1_000_000:
+        raise ValueError(f"strength {strength}")
+    return MarkedTensor(
+        str(item["digest"]), str(item["dtype"]), _shape(item), str(item["grid"]), strength, int(item["first"])
+    )

@@ -1,0 +1,124 @@
+"""From a survey and the owner's secret to R: the whole mark, fixed before a single weight is moved.
+
+A plan is the geometry, the commitment R, and what is needed to embed. It holds secrets; it is never written to disk.
+The geometry and R are stored with the release, and secrets are derived again when a suspect is checked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from watermark.errors import CapacityError
+from watermark.evidence import default_strength
+from watermark.marks import commitment
+from watermark.marks.chips import recipient_share
+from watermark.marks.geometry import OWNER_ENERGY, ExcludedTensor, Geometry, MarkedTensor
+from watermark.marks.secret import ReleaseKey
+from watermark.marks.survey import Survey, TensorSurvey
+
+#: Under this many carriers a mark comes near what retraining erases.
+SMALL_MODEL_CARRIERS = 100_000
+#: A release whose blind mark cannot show this much is refused: nobody could ever prove it.
+_MINIMUM_BITS = 16.0
+
+
+@dataclass(frozen=True)
+class MarkPlan:
+    """A mark, ready to be embedded: geometry, R, and the surveyed tensors by digest."""
+
+    key: ReleaseKey = field(repr=False)
+    geometry: Geometry
+    root: bytes
+    reference_digest: bytes
+    surveys: Mapping[str, TensorSurvey] = field(repr=False)
+    tree: commitment.LeafTree = field(repr=False)
+
+    @property
+    def carriers(self) -> int:
+        """Weights that will be moved."""
+        return sum(self.surveys[tensor.digest].carriers for tensor in self.geometry.marked)
+
+    @property
+    def expected_log2_p(self) -> float:
+        """What the blind test of the owner layer is predicted to show on an untouched copy (a negative number)."""
+        signal = sum(self.surveys[t.digest].signal * t.alpha for t in self.geometry.marked) * math.sqrt(OWNER_ENERGY)
+        energy = sum(self.surveys[t.digest].energy for t in self.geometry.marked)
+        return -signal * signal / energy / (2 * math.log(2)) if energy else 0.0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the owner should know before shipping, in plain words."""
+        found = []
+        if self.carriers < SMALL_MODEL_CARRIERS:
+            found.append(f"only {self.carriers:,} weights carry the mark: retraining may come near erasing it")
+        thin = [self.surveys[t.digest].names[0] for t in self.geometry.marked if self.surveys[t.digest].low_rank]
+        if thin:
+            found.append(f"low rank, so the mark stands out there: {', '.join(thin[:5])}{' ...' if thin[5:] else ''}")
+        return tuple(found)
+
+
+def plan_mark(key: ReleaseKey, survey: Survey, *, base: str | None = None, strength: float | None = None) -> MarkPlan:
+    """Fix geometry and R for a surveyed reference.
+
+    Args:
+        key: the release key, derived from the owner secret and this reference's canonical digest.
+        survey: the first pass over the reference.
+        base: canonical digest (hex) of the declared public base, if any.
+        strength: total alpha in row deviations; by default from the number of carriers.
+
+    Raises:
+        CapacityError: nothing can carry a mark, or too little for any proof.
+    """
+    carrying = [t for t in survey.tensors if t.reason is None and t.carriers > 0]
+    carriers = sum(t.carriers for t in carrying)
+    if not carrying:
+        raise CapacityError(
+            "no tensor of this model can carry a mark",
+            hint="release with --no-mark: it is then signed and registered, but only exact copies are recognised",
+        )
+    alpha = default_strength(carriers) if strength is None else strength
+    marked, first = [], 0
+    for t in carrying:
+        tensor = MarkedTensor(
+            t.digest.hex(),
+            t.tensor.dtype.name,
+            t.tensor.shape,
+            t.grid.name if t.grid else t.tensor.dtype.name,
+            max(1, round(alpha * 1e6)),
+            first,
+        )
+        marked.append(tensor)
+        first += tensor.layout.blocks
+    excluded = tuple(
+        ExcludedTensor(t.digest.hex(), t.tensor.dtype.name, t.tensor.shape, t.reason or "no weight differs")
+        for t in survey.tensors
+        if t.reason is not None or t.carriers == 0
+    )
+    geometry = Geometry(tuple(marked), excluded, recipient_share(first), base)
+    surveys = {t.digest.hex(): t for t in survey.tensors}
+    tree = leaf_tree(key, [d for t in marked for d in surveys[t.digest].block_digests])
+    root = commitment.bind_root(tree.root, geometry.digest())
+    plan = MarkPlan(key, geometry, root, survey.reference_digest, surveys, tree)
+    if base is None and -plan.expected_log2_p < _MINIMUM_BITS:
+        raise CapacityError(
+            f"{carriers:,} weights at a strength of {alpha:.1%} would show {-plan.expected_log2_p:.0f} bits, which proves nothing",
+            hint="release with --no-mark, or choose a larger --strength",
+        )
+    return plan
+
+
+def leaf_tree(key: ReleaseKey, block_digests: list[bytes]) -> commitment.LeafTree:
+    """The leaves of a release, from its key and the digests of its reference blocks in block order."""
+    secrets = key.block_secrets()
+    return commitment.LeafTree(
+        [
+            commitment.leaf(
+                block,
+                commitment.hide_secret(secrets.secret(block)),
+                commitment.hide_reference(secrets.salt(block), digest),
+            )
+            for block, digest in enumerate(block_digests)
+        ]
+    )

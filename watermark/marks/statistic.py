@@ -1,0 +1,118 @@
+"""The exact statistics of the keyed test: quantise what the suspect shows to small integers, then sum signs.
+
+For +-1 chips s and any f that never saw them, T = sum s f obeys p <= exp(-T^2 / 2 sum f^2). Here f is rounded to
+integers of at most 127 with a scale that is a power of two taken from an order statistic, so it does not depend on
+summation order: sums of up to 16,384 products are exact in float32, and beyond that in Python integers. Two machines
+agree to the last bit. Weights between blocks are powers of two for the same reason.
+
+Matrices here are rows of one tensor: (rows, row elements), float32. Knows no keys and no files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+LIMIT = 127
+_SAMPLE = 33
+#: Deviation of a normal variable in units of its median magnitude.
+_DEVIATION_PER_MEDIAN = 1.4826
+#: f^2 <= 127^2, so 1,024 of them sum exactly in float32 (2^24).
+_EXACT_SQUARES = 1_024
+
+
+@dataclass(frozen=True)
+class BlockSums:
+    """Exact sums of a run of blocks: T per block, energy per block, and the power-of-two weight of each block."""
+
+    totals: NDArray[np.int64]
+    energies: NDArray[np.int64]
+    exponents: NDArray[np.int64]
+    trials: int
+
+
+def median_magnitude(rows: Floats) -> Floats:
+    """Median |x| of each row over 33 evenly spaced elements; a third of the largest where most are zero, (rows,)."""
+    step = max(1, rows.shape[1] // _SAMPLE)
+    sample = np.abs(rows[:, ::step][:, : _SAMPLE if rows.shape[1] >= _SAMPLE else rows.shape[1]])
+    middle = sample.shape[1] // 2
+    median = np.partition(sample, middle, axis=1)[:, middle]
+    empty = median == 0
+    if empty.any():
+        median = np.where(empty, np.abs(rows).max(axis=1) / np.float32(3), median)
+    return median.astype(np.float32)
+
+
+def scale_exponent(median: Floats) -> NDArray[np.int32]:
+    """k such that median * 2^k lies in [16, 32); 0 where the median is 0."""
+    return np.where(median > 0, 5 - np.frexp(median)[1], 0).astype(np.int32)
+
+
+def quantise(rows: Floats, median: Floats, clip_deviations: float) -> Floats:
+    """f = round(x * 2^k), clipped at `clip_deviations` robust deviations of its row and at 127; integers in float32.
+
+    `median` is (rows,) or (1,); its power of two is the scale.
+    """
+    exponent = scale_exponent(median)
+    scale = np.ldexp(np.float32(1), np.clip(exponent, -120, 120)).astype(np.float32)
+    values: Floats = rows * scale[:, None]
+    np.rint(values, out=values)
+    limit = np.minimum(np.rint(np.float32(clip_deviations * _DEVIATION_PER_MEDIAN) * median * scale), LIMIT)
+    if (limit == limit[0]).all():
+        np.clip(values, -limit[0], limit[0], out=values)
+    else:
+        np.clip(values, -limit[:, None], limit[:, None], out=values)
+    return values
+
+
+def quantise_blind(rows: Floats) -> Floats:
+    """What a suspect shows by itself: each row in its own scale, clipped at three deviations."""
+    return quantise(rows, median_magnitude(rows), 3.0)
+
+
+def signed_totals(values: Floats, chips: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """T of each block: 2 * sum over chips of +1 minus the sum; `values` and 0/1 `chips` are (blocks, carriers)."""
+    plus = np.vecdot(values, chips.astype(np.float32))
+    everything = values.sum(axis=1)
+    return (2 * plus.astype(np.float64) - everything).astype(np.int64)
+
+
+def energies(values: Floats) -> NDArray[np.int64]:
+    """Sum of f^2 of each block, exact; `values` is (blocks, carriers)."""
+    blocks, count = values.shape
+    whole = count // _EXACT_SQUARES * _EXACT_SQUARES
+    body = values[:, :whole].reshape(blocks, -1, _EXACT_SQUARES)
+    total: NDArray[np.int64] = np.vecdot(body, body).astype(np.int64).sum(axis=1)
+    if whole < count:
+        tail = values[:, whole:]
+        total = total + np.vecdot(tail, tail).astype(np.int64)
+    return total
+
+
+def weighted_sum(parts: list[BlockSums]) -> tuple[int, int, int]:
+    """Join blocks under their power-of-two weights: (T, energy, trials) as exact integers.
+
+    Blocks whose weight is 2^40 below the largest add nothing that a number of this size shows, and are left out.
+    """
+    if not parts:
+        return 0, 0, 0
+    totals = np.concatenate([part.totals for part in parts])
+    energy = np.concatenate([part.energies for part in parts])
+    exponents = np.concatenate([part.exponents for part in parts])
+    live = energy > 0
+    if not live.any():
+        return 0, 0, 0
+    top = int(exponents[live].max())
+    total = spread = 0
+    for exponent in np.unique(exponents[live]):
+        shift = int(exponent) - top + 40
+        if shift < 0:
+            continue
+        chosen = live & (exponents == exponent)
+        total += int(totals[chosen].sum()) << shift
+        spread += int(energy[chosen].sum()) << (2 * shift)
+    return total, spread, sum(part.trials for part in parts)

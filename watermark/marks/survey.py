@@ -1,0 +1,294 @@
+"""First pass over the reference: digest every tensor, decide what can carry a mark, and predict what it will show.
+
+One reading serves the tensor digests, the block digests of the commitment, the grid, the finite check and the sums
+from which the evidence is predicted. Rows in chunks, on all cores: memory grows neither with the model nor with its
+largest tensor. Knows no keys; the order of the results depends on content alone, never on names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watermark.errors import MarkError
+from watermark.marks.carriers import CARRIER_TYPES, LOW_RANK, Grid, effective_rank, grid_of, reason_against
+from watermark.marks.statistic import LIMIT, median_magnitude, quantise_blind, scale_exponent
+from watermark.model.digest import (
+    Progress,
+    Span,
+    block_digests,
+    canonical_digest,
+    in_order,
+    layout_of,
+    read_span,
+    spans_of,
+    tensor_digest,
+)
+from watermark.model.directory import Model
+from watermark.model.dtypes import decode
+from watermark.model.safetensors import TensorInfo
+
+#: Rows of a chunk from which the evidence is predicted.
+_PREDICTION_ROWS = 24
+#: Rows shorter than this are not looked up for duplicates: their fingerprints would outgrow memory in huge tensors.
+_DUPLICATE_MIN_ROW = 64
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TensorSurvey:
+    """What one distinct tensor of the reference can carry; `reason` says why it carries nothing."""
+
+    tensor: TensorInfo
+    names: tuple[str, ...]
+    digest: bytes
+    block_digests: tuple[bytes, ...]
+    grid: Grid | None
+    reason: str | None
+    carriers: int
+    duplicate_rows: NDArray[np.int64]
+    signal: float
+    energy: float
+    low_rank: bool
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All distinct tensors of a reference in the order of their digests, and the canonical digest of the whole."""
+
+    tensors: tuple[TensorSurvey, ...]
+    reference_digest: bytes
+
+    @property
+    def carriers(self) -> int:
+        """Weights that can carry a mark."""
+        return sum(t.carriers for t in self.tensors if t.reason is None)
+
+
+def deviations(rows: NDArray[np.floating]) -> Floats:
+    """Standard deviation of each row, rounded to 8 bits so that every machine finds the same one, (rows,)."""
+    wide = rows.astype(np.float64)
+    mean = wide.mean(axis=1)
+    spread = np.sqrt(np.maximum(np.vecdot(wide, wide) / rows.shape[1] - mean * mean, 0.0))
+    mantissa, exponent = np.frexp(spread)
+    return np.ldexp(np.rint(mantissa * 256) / 256, exponent).astype(np.float32)
+
+
+def as_rows(values: NDArray[np.floating], row: int) -> Iterator[NDArray[np.floating]]:
+    """Cut consecutive values into a matrix of whole rows and, where the tensor ends inside one, that short row."""
+    whole = len(values) // row * row
+    if whole:
+        yield values[:whole].reshape(-1, row)
+    if whole < len(values):
+        yield values[whole:].reshape(1, -1)
+
+
+@dataclass
+class _Seen:
+    """What one chunk of a tensor shows, or what its chunks so far add up to."""
+
+    digests: list[bytes]
+    size_bytes: int = 0
+    low_bits: int = 0
+    fits_half: bool = True
+    non_finite: int = 0
+    nan: int = 0
+    carriers: int = 0
+    signal: float = 0.0
+    energy: float = 0.0
+    row_prints: list[NDArray[np.uint64]] = field(default_factory=list)
+    sample: Floats | None = None
+
+    def add(self, chunk: _Seen) -> None:
+        """Take in the next chunk; called in order, so that sums are the same on every run."""
+        self.digests += chunk.digests
+        self.size_bytes += chunk.size_bytes
+        self.low_bits |= chunk.low_bits
+        self.fits_half &= chunk.fits_half
+        self.non_finite += chunk.non_finite
+        self.nan += chunk.nan
+        self.carriers += chunk.carriers
+        self.signal += chunk.signal
+        self.energy += chunk.energy
+        self.row_prints += chunk.row_prints
+        self.sample = chunk.sample if self.sample is None else self.sample
+
+
+def survey(
+    model: Model,
+    *,
+    base: Model | None = None,
+    base_names: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Survey:
+    """Read the reference once and say what can carry a mark.
+
+    With a `base`, only weights that differ from it are carriers, and strength is relative to the difference;
+    `base_names` maps tensor names of the model to those of the base.
+
+    Raises:
+        MarkError: a weight tensor holds NaN or infinite values.
+    """
+    spans = [span for tensor in model.tensors.values() for span in spans_of(tensor)]
+    middle = {name: _middle_span(tensor) for name, tensor in model.tensors.items()}
+    seen = {name: _Seen([]) for name in model.tensors}
+
+    def look(span: Span) -> tuple[Span, _Seen]:
+        below = read_base(base, base_names, span)
+        return span, _look(span, read_span(model, span), below, keep_sample=span.first == middle[span.tensor.name])
+
+    for span, chunk in in_order(look, spans):
+        seen[span.tensor.name].add(chunk)
+        if progress is not None:
+            progress(chunk.size_bytes)
+    based = set(base_names) if base_names is not None else None
+    return _conclude(model, seen, based)
+
+
+def read_base(base: Model | None, base_names: Mapping[str, str] | None, span: Span) -> NDArray[np.floating] | None:
+    """The values of the base under a span of the model; None where the base has no such tensor."""
+    if base is None or base_names is None or span.tensor.name not in base_names:
+        return None
+    twin = base.tensors[base_names[span.tensor.name]]
+    return decode(read_span(base, Span(twin, span.first, span.last)), twin.dtype)
+
+
+def _middle_span(tensor: TensorInfo) -> int:
+    """First block of the chunk in the middle: the first rows of an embedding are often unused tokens."""
+    firsts = [span.first for span in spans_of(tensor)]
+    return firsts[len(firsts) // 2] if firsts else 0
+
+
+def can_carry(tensor: TensorInfo) -> bool:
+    """Whether a tensor's type and shape allow a mark at all."""
+    return tensor.dtype.name in CARRIER_TYPES and len(tensor.shape) >= 2 and math.prod(tensor.shape) > 1
+
+
+def _look(span: Span, raw: bytes, below: NDArray[np.floating] | None, *, keep_sample: bool) -> _Seen:
+    tensor = span.tensor
+    seen = _Seen(block_digests(raw, span), len(raw))
+    if not can_carry(tensor):
+        return seen
+    values = decode(raw, tensor.dtype)
+    seen.non_finite = len(values) - int(np.count_nonzero(np.isfinite(values)))
+    if seen.non_finite:
+        seen.nan = int(np.count_nonzero(np.isnan(values)))
+        return seen
+    if tensor.dtype.name in {"F32", "F64"}:
+        seen.low_bits = int(np.bitwise_or.reduce(np.frombuffer(raw, f"<u{tensor.dtype.bits // 8}")))
+        with np.errstate(over="ignore"):
+            seen.fits_half = seen.low_bits & 0x1FFF == 0 and bool((values.astype(np.float16) == values).all())
+    difference = values if below is None else values - below
+    seen.carriers = int(np.count_nonzero(difference))
+    row = layout_of(tensor.shape).row
+    for rows, delta in zip(as_rows(values, row), as_rows(difference, row), strict=True):
+        signal, energy = _predict(rows, delta)
+        seen.signal += signal
+        seen.energy += energy
+    if row >= _DUPLICATE_MIN_ROW:
+        seen.row_prints = [_row_prints(raw, row * tensor.dtype.bits // 8)]
+    if keep_sample:
+        seen.sample = next(as_rows(values, row))[:256, :4096].astype(np.float32)
+    return seen
+
+
+def _predict(rows: NDArray[np.floating], delta: NDArray[np.floating]) -> tuple[float, float]:
+    """Signal per unit of strength and energy of the blind statistic over these rows, from a few of them."""
+    step = max(1, len(rows) // _PREDICTION_ROWS)
+    some, moved = rows[::step].astype(np.float32), delta[::step]
+    f = quantise_blind(some)
+    scale = np.ldexp(1.0, scale_exponent(median_magnitude(some)))
+    clipped = np.abs(f) >= np.minimum(np.abs(f).max(axis=1, keepdims=True), LIMIT)
+    live = (moved != 0) & ~clipped
+    share = len(rows) / len(some)
+    signal = float((live.sum(axis=1) * scale * deviations(moved)).sum()) * share
+    return signal, float(np.square(f, dtype=np.float64).sum()) * share
+
+
+def _row_prints(raw: bytes, row_bytes: int) -> NDArray[np.uint64]:
+    """A 64-bit print of each whole row's bytes, enough to find equal rows, (rows,)."""
+    lines = np.frombuffer(raw, np.uint8)[: len(raw) // row_bytes * row_bytes].reshape(-1, row_bytes)
+    words = -(-row_bytes // 8)
+    if row_bytes % 8:
+        lines = np.pad(lines, ((0, 0), (0, words * 8 - row_bytes)))
+    view = np.ascontiguousarray(lines).view(np.uint64)
+    # Odd multipliers keep every bit; the shift folds the high half in, since weights differ most in their low bits.
+    multipliers = np.random.Generator(np.random.PCG64(0)).integers(0, 1 << 63, words, np.uint64) * np.uint64(2)
+    prints: NDArray[np.uint64] = ((view ^ (view >> np.uint64(29))) * (multipliers + np.uint64(1))).sum(
+        axis=1, dtype=np.uint64
+    )
+    return prints
+
+
+def _duplicates(prints: list[NDArray[np.uint64]]) -> NDArray[np.int64]:
+    """Rows whose bytes stand elsewhere in the tensor too: a mark there would show itself in the difference."""
+    if not prints:
+        return np.empty(0, np.int64)
+    every = np.concatenate(prints)
+    _, inverse, counts = np.unique(every, return_inverse=True, return_counts=True)
+    return np.flatnonzero(counts[inverse] > 1)
+
+
+def _conclude(model: Model, seen: Mapping[str, _Seen], based: set[str] | None) -> Survey:
+    by_digest: dict[bytes, list[str]] = {}
+    for name, tensor in model.tensors.items():
+        digest = tensor_digest(tensor.dtype.name, tensor.shape, seen[name].digests)
+        by_digest.setdefault(digest, []).append(name)
+    counted = [digest for digest, names in by_digest.items() for _ in names]
+    surveys = tuple(
+        _conclude_tensor(model.tensors[names[0]], tuple(names), digest, seen[names[0]], based)
+        for digest, names in sorted(by_digest.items())
+    )
+    return Survey(surveys, canonical_digest(counted))
+
+
+def _conclude_tensor(
+    tensor: TensorInfo, names: tuple[str, ...], digest: bytes, seen: _Seen, based: set[str] | None
+) -> TensorSurvey:
+    grid = None
+    duplicates = np.empty(0, np.int64)
+    reason = _reason(tensor, seen)
+    if reason is None and based is not None and seen.carriers == 0:
+        reason = "equal to the declared base"
+    if reason is None:
+        grid = grid_of(tensor.dtype, seen.low_bits, seen.fits_half)
+        duplicates = _duplicates(seen.row_prints)
+    low_rank = reason is None and seen.sample is not None and min(seen.sample.shape) >= 16
+    low_rank = low_rank and effective_rank(np.asarray(seen.sample)) < LOW_RANK
+    carriers = max(0, seen.carriers - len(duplicates) * layout_of(tensor.shape).row) if reason is None else 0
+    return TensorSurvey(
+        tensor,
+        names,
+        digest,
+        tuple(seen.digests),
+        grid,
+        reason,
+        carriers,
+        duplicates,
+        seen.signal,
+        seen.energy,
+        low_rank,
+    )
+
+
+def _reason(tensor: TensorInfo, seen: _Seen) -> str | None:
+    if len(tensor.shape) < 2:
+        return "one dimension"
+    if tensor.dtype.name not in CARRIER_TYPES:
+        return f"type {tensor.dtype.name}: integers and 8-bit floats are carried unchanged"
+    if not can_carry(tensor):
+        return "empty"
+    if seen.nan or 0 < seen.non_finite < math.prod(tensor.shape) // 4:
+        kind = "NaN" if seen.nan else "infinite"
+        raise MarkError(
+            f"tensor {tensor.name!r} holds {seen.nan or seen.non_finite} {kind} values",
+            hint="a model with such weights computes nothing; mend the tensor, or release with --no-mark",
+        )
+    if seen.non_finite:
+        return "a mask of infinite values"
+    return reason_against(seen.sample) if seen.sample is not None else "empty"

@@ -1,0 +1,77 @@
+"""Write one or more copies of a weight file with other tensor bytes, and hash them while they are written.
+
+The header is carried byte for byte, so the copy loads exactly as its source does. Work on the bytes runs on all cores
+and comes back in order; memory is a few chunks. Does not know what the new bytes mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from watermark.errors import RegistryError
+from watermark.model.digest import Progress, Span, block_digests, in_order, read_span, spans_of, tensor_digest
+from watermark.model.directory import Model
+
+#: Gives the new bytes of a span, one item a copy, from its old bytes.
+Change = Callable[[Span, bytes], tuple[bytes, ...]]
+
+
+@dataclass(frozen=True)
+class WrittenShard:
+    """What was written of one copy of a shard: SHA-256 of the file, and the digest of each tensor by name."""
+
+    file: bytes
+    tensors: dict[str, bytes]
+
+
+def rewrite_shard(
+    model: Model, shard: str, targets: Sequence[Path], change: Change, progress: Progress | None = None
+) -> tuple[WrittenShard, ...]:
+    """Write a changed copy of `shard` to each of `targets`, synced to disk, and say what each holds.
+
+    Raises:
+        RegistryError: a target exists already, or the disk is full.
+        ModelFormatError: the source was cut short meanwhile.
+    """
+    tensors = [tensor for tensor in model.tensors.values() if tensor.shard == shard]
+    files = [hashlib.sha256() for _ in targets]
+    digests: list[dict[str, list[bytes]]] = [{tensor.name: [] for tensor in tensors} for _ in targets]
+
+    def work(span: Span) -> tuple[Span, tuple[bytes, ...], tuple[list[bytes], ...]]:
+        new = change(span, read_span(model, span))
+        return span, new, tuple(block_digests(data, span) for data in new)
+
+    spans: Iterator[Span] = (span for tensor in tensors for span in spans_of(tensor))
+    try:
+        with ExitStack() as stack:
+            streams = [stack.enter_context(open(target, "xb")) for target in targets]
+            header = model.header_bytes(shard)
+            for stream, state in zip(streams, files, strict=True):
+                stream.write(header)
+                state.update(header)
+            for span, new, blocks in in_order(work, spans):
+                for copy, data in enumerate(new):
+                    streams[copy].write(data)
+                    files[copy].update(data)
+                    digests[copy][span.tensor.name] += blocks[copy]
+                if progress is not None:
+                    progress(len(new[0]))
+            for stream in streams:
+                stream.flush()
+                os.fsync(stream.fileno())
+    except OSError as err:
+        raise RegistryError(
+            f"cannot write {err.filename or targets[0]}: {err.strerror}", hint="free some disk space and run again"
+        ) from err
+    return tuple(
+        WrittenShard(
+            files[copy].digest(),
+            {t.name: tensor_digest(t.dtype.name, t.shape, digests[copy][t.name]) for t in tensors},
+        )
+        for copy in range(len(targets))
+    )
