@@ -141,11 +141,14 @@ def _bert(folder: Path, *, seed: int) -> torch.nn.Module:
         from transformers.models.bert import BertConfig, BertModel
     except ImportError as missing:
         raise InputError("the demo needs the package transformers to run its model", hint=INSTALL_HINT) from missing
+    # transformers takes a missing file for the configuration of its own default model.
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} has no config.json", hint="pass a Hugging Face folder of a sentence encoder")
     try:
         config = BertConfig.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError) as refused:
         raise InputError(
-            f"{folder} has no config.json of a BERT encoder", hint="pass a folder of a sentence encoder"
+            f"{folder}/config.json is not of a BERT encoder", hint="pass a Hugging Face folder of a sentence encoder"
         ) from refused
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cli.demo_subject import SentenceEncoder, copy_companions, finetune_retrieval, load_encoder
-from watermark.attacks.disguise import new_names, renamed
+from watermark.attacks.disguise import new_names, renamed, resharded
 from watermark.attacks.precision import int8_per_channel, to_bf16
 from watermark.attacks.pruning import magnitude
 from watermark.model.directory import open_model
-from watermark.model.torch_state import load_state, save_state
+from watermark.model.torch_state import load_state, save_shards
 
 FINETUNE_STEPS = 50
 LEARNING_RATE = 1e-4
@@ -43,7 +43,7 @@ def steal(
     )
     state = {**state, **trained.state}
     state = to_bf16(int8_per_channel(magnitude(state, PRUNED_SHARE)))
-    save_state(out_folder, renamed(state, SEED), shards=SHARDS)
+    save_shards(out_folder, resharded(renamed(state, SEED), SHARDS))
     copy_companions(copy_folder, out_folder)
     return out_folder
 

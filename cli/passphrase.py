@@ -13,8 +13,10 @@ import sys
 from watermark.errors import InputError
 
 VARIABLE = "WEIGHTMARK_PASSPHRASE"
+NEW_VARIABLE = "WEIGHTMARK_NEW_PASSPHRASE"
 _MAX_BYTES = 64 * 1024
 _WAYS = f"type it at a terminal, pass --passphrase-fd N (as in `--passphrase-fd 3 3<FILE`), or set {VARIABLE}"
+_NEW_WAYS = f"type it at a terminal, pass --new-passphrase-fd N, or set {NEW_VARIABLE}"
 
 
 def read_passphrase(descriptor: int | None, *, confirm: bool = False, what: str = "passphrase") -> bytes:
@@ -23,22 +25,31 @@ def read_passphrase(descriptor: int | None, *, confirm: bool = False, what: str 
     A terminal is asked twice where `confirm` says so: a mistyped passphrase of a new key could never be found again.
     Raises InputError when it is empty, when the two do not agree, or when there is no terminal to ask at.
     """
+    return _read(descriptor, VARIABLE, what, _WAYS, confirm=confirm)
+
+
+def read_new_passphrase(descriptor: int | None) -> bytes:
+    """Return the passphrase that replaces another: from `descriptor`, WEIGHTMARK_NEW_PASSPHRASE, or typed twice."""
+    return _read(descriptor, NEW_VARIABLE, "new passphrase", _NEW_WAYS, confirm=True)
+
+
+def _read(descriptor: int | None, variable: str, what: str, ways: str, *, confirm: bool) -> bytes:
     if descriptor is not None:
-        return _checked(_first_line(descriptor), f"file descriptor {descriptor}")
-    given = os.environb.get(VARIABLE.encode()) if os.supports_bytes_environ else os.environ.get(VARIABLE, "").encode()
+        return _checked(_first_line(descriptor), f"file descriptor {descriptor}", ways)
+    given = os.environb.get(variable.encode())
     if given is not None:
-        return _checked(given, VARIABLE)
+        return _checked(given, variable, ways)
     if not _has_terminal():
-        raise InputError(f"no {what} was given and there is no terminal to ask at", hint=_WAYS)
-    typed = _ask(f"{what.capitalize()}: ")
-    if confirm and typed and _ask(f"{what.capitalize()}, once more: ") != typed:
+        raise InputError(f"no {what} was given and there is no terminal to ask at", hint=ways)
+    typed = _ask(f"{what.capitalize()}: ", ways)
+    if confirm and typed and _ask(f"{what.capitalize()}, once more: ", ways) != typed:
         raise InputError("the two passphrases differ", hint="run the command again and type the same one twice")
-    return _checked(typed.encode("utf-8", "surrogateescape"), "the terminal")
+    return _checked(typed.encode("utf-8", "surrogateescape"), "the terminal", ways)
 
 
-def _checked(passphrase: bytes, source: str) -> bytes:
+def _checked(passphrase: bytes, source: str, ways: str) -> bytes:
     if not passphrase:
-        raise InputError(f"the passphrase from {source} is empty", hint=_WAYS)
+        raise InputError(f"the passphrase from {source} is empty", hint=ways)
     return passphrase
 
 
@@ -52,10 +63,10 @@ def _first_line(descriptor: int) -> bytes:
             read += part
     except OSError as error:
         raise InputError(
-            f"--passphrase-fd {descriptor} cannot be read: {error.strerror}", hint="open it in the shell, as in 3<FILE"
+            f"file descriptor {descriptor} cannot be read: {error.strerror}", hint="open it in the shell, as in 3<FILE"
         ) from error
     if len(read) > _MAX_BYTES:
-        raise InputError(f"--passphrase-fd {descriptor} has more than {_MAX_BYTES} bytes in its first line")
+        raise InputError(f"file descriptor {descriptor} has more than {_MAX_BYTES} bytes in its first line")
     return read.split(b"\n", 1)[0].removesuffix(b"\r")
 
 
@@ -63,8 +74,8 @@ def _has_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def _ask(prompt: str) -> str:
+def _ask(prompt: str, ways: str) -> str:
     try:
         return getpass.getpass(prompt, stream=sys.stderr)
     except EOFError as error:
-        raise InputError("the passphrase was not typed", hint=_WAYS) from error
+        raise InputError("the passphrase was not typed", hint=ways) from error

@@ -20,12 +20,14 @@ from registry.auditing.signatures import EnrolledKeys
 from registry.log.checkpoint import Checkpoint, read_checkpoint
 from registry.log.merkle import leaf_hash, prefix_roots
 from registry.log.tiles import ENTRIES, TILE_WIDTH, Tile
-from registry.store.files import CHECKPOINT, LATEST, LogFiles
+from registry.store.files import CHECKPOINT, DATABASE, LATEST, LogFiles
 from registry.store.inspection import DatabaseView, inspect_database
 from registry.store.tables import EntryRow
 from watermark.errors import WeightmarkError
 
 __all__ = ["AuditResult", "Finding", "audit"]
+
+_TRIES = 5
 
 
 def audit(
@@ -40,28 +42,54 @@ def audit(
     `since` is a signed checkpoint that the caller trusts from before; `progress` hears the bytes of entries checked.
     Raises nothing for damage: whatever is wrong is a finding, and `whole` says whether there was none.
     """
-    findings, keys = Findings(), tuple(vkeys)
-    files = LogFiles(folder)
+    for _ in range(_TRIES):
+        before = _state(folder)
+        result = _audit_once(folder, tuple(vkeys), since, progress)
+        if result.whole or _state(folder) == before:
+            break  # findings in a log that grew meanwhile may only be two moments of it, seen side by side
+    return result
+
+
+def _audit_once(
+    folder: Path, keys: tuple[str, ...], since: bytes | None, progress: Callable[[int], None] | None
+) -> AuditResult:
+    findings, files = Findings(), LogFiles(folder)
     with ExitStack() as stack:
         view: DatabaseView | None = None
         with findings.noting("database"):
             view = stack.enter_context(inspect_database(folder))
             for complaint in view.complaints():
                 findings.add("database", f"registry database: {complaint}")
+        frozen = stack.enter_context(ExitStack())
+        if view is not None:
+            with findings.noting("database"):
+                frozen.enter_context(view.frozen())
         signed = _signed_views(files, view, keys, findings)
         if not signed:
             return AuditResult(False, 0, "", 0, tuple(findings.found))
         newest = max(signed.values(), key=lambda checkpoint: checkpoint.size)
-        published = signed.get(CHECKPOINT, newest)
-        places = read_places(files, view, published.size, findings)
+        places = read_places(files, view, signed.get(CHECKPOINT, newest).size, findings)
         leaves = places.agreed(newest.size, newest.root)
         _compare_views(signed, leaves, since, keys, findings)
         check_tile_files(files, leaves, findings)
         if view is not None:
             check_log_rows(view, leaves, keys, findings)
             check_records(view, leaves, keys, findings)
+        frozen.close()  # signatures take longer than all before; writers need not wait for them
         checked = _check_entries(files, view, places, leaves, findings, progress)
     return AuditResult(not findings.found, newest.size, newest.root.hex(), checked, tuple(findings.found))
+
+
+def _state(folder: Path) -> tuple[object, ...]:
+    """What changes whenever the log does."""
+    seen: list[object] = []
+    for place in (DATABASE, CHECKPOINT, LATEST):
+        try:
+            status = (folder / place).stat()
+            seen.append((status.st_mtime_ns, status.st_size, status.st_ino))
+        except OSError:
+            seen.append(None)
+    return tuple(seen)
 
 
 def _signed_views(
@@ -69,6 +97,9 @@ def _signed_views(
 ) -> dict[str, Checkpoint]:
     """The verified checkpoints of the published file, the latest record and the head row, by place."""
     signed: dict[str, Checkpoint] = {}
+    head = head_checkpoint(view, vkeys, findings) if view is not None else None
+    if head is not None:
+        signed["head"] = head
     for code, place in (("checkpoint", CHECKPOINT), ("latest", LATEST)):
         try:
             data = files.read(place)
@@ -78,9 +109,6 @@ def _signed_views(
                 signed[place] = read_checkpoint(data, vkeys)
         except WeightmarkError as error:
             findings.add(code, f"{place}: {error}")
-    head = head_checkpoint(view, vkeys, findings) if view is not None else None
-    if head is not None:
-        signed["head"] = head
     return signed
 
 

@@ -117,7 +117,7 @@ def _digits_network() -> torch.nn.Module:
     )
 
 
-def digits_cnn(seed: int, steps: int = 150) -> Digits:
+def digits_cnn(seed: int, steps: int = 100) -> Digits:
     """Train a digit classifier from `seed`: initialisation and order of batches; about two seconds."""
     images, labels, _, _ = _digit_images()
 

@@ -60,8 +60,11 @@ def sign_model(
     certificates: Sequence[x509.Certificate] = (),
     progress: Progress | None = None,
     digests: Mapping[str, bytes] | None = None,
+    name: str | None = None,
 ) -> SignedModel:
     """Sign every file below `path` (or the one file) with ECDSA; nothing is written.
+
+    `name` is the subject's name, information only; by default that of the folder or file.
 
     `signature_path` is where the caller will put the bundle (default `default_signature_path`): inside the model it
     is left out and recorded as ignored. `certificates` (signer first) replace the key hint. `digests` are SHA-256 by
@@ -79,7 +82,7 @@ def sign_model(
         ignored = [check_ignore(one) for one in ignore]
         ignored += inside(signature_path or default_signature_path(path), tree)
         files = tree.enumerate({*DEFAULT_IGNORED, *ignored})
-        manifest = build_manifest(tree.name, _all_digests(tree, files, digests or {}, progress), ignored)
+        manifest = build_manifest(name or tree.name, _all_digests(tree, files, digests or {}, progress), ignored)
     envelope = dsse.sign(to_payload(manifest), dsse.IN_TOTO_PAYLOAD_TYPE, key)
     return SignedModel(write_bundle(Bundle(envelope, material)), manifest.root, envelope.pae_sha256, manifest)
 

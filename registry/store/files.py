@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from registry.log.tiles import MAX_ENTRY_BYTES, TILE_WIDTH, Tile, parse_path
+from registry.log.tiles import ENTRIES, MAX_ENTRY_BYTES, TILE_WIDTH, Tile, parse_path
 from watermark.errors import DocumentError, LimitError, LogHaltedError, UnavailableError
 
 DATABASE = "registry.sqlite"
@@ -91,6 +91,16 @@ class LogFiles:
         with _storage(partial):
             widths = [int(name) for name in os.listdir(partial) if name.isdecimal()] if partial.is_dir() else []
         return Tile(0, full, max(widths)) if widths and max(widths) > width else None
+
+    def missing_at_edge(self, size: int) -> Tile | None:
+        """The last tile or bundle that a published log of `size` has, if neither it nor the full one is there."""
+        index, width = divmod(size, TILE_WIDTH)
+        last = [Tile(level, index, width) if width else Tile(level, index - 1) for level in (ENTRIES, 0)]
+        for tile in last if size else ():
+            # In this order: another process drops the partial tile only after the full one is there.
+            if not any((self.folder / f"log/{one.path}").exists() for one in (tile, Tile(tile.level, tile.index))):
+                return tile
+        return None
 
     def all_tiles(self) -> Iterator[tuple[str, Tile | None]]:
         """Each file below `log/tile` by its path, with its name as a tile, or None where the path is no tile's."""

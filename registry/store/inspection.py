@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,6 +31,18 @@ class DatabaseView:
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Use `inspect_database`."""
         self._connection = connection
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Keep the database as it is while several tables are read: writers wait with their commits meanwhile."""
+        with _damage():
+            self._connection.execute("BEGIN")
+            self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # takes the read lock
+        try:
+            yield
+        finally:
+            with suppress(sqlite3.Error):  # of a reader nothing can be lost
+                self._connection.execute("ROLLBACK")
 
     def complaints(self) -> list[str]:
         """What SQLite itself finds wrong with the file's structure: at most ten lines, none when it is sound."""
@@ -83,7 +95,7 @@ def inspect_database(folder: Path) -> Iterator[DatabaseView]:
 
 def _connect(database: Path, mode: str) -> sqlite3.Connection:
     place = f"file:{quote(str(database.absolute()))}?mode={mode}"
-    connection = sqlite3.connect(place, uri=True, timeout=BUSY_SECONDS)
+    connection = sqlite3.connect(place, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")  # a flipped bit shall not stop us
     return connection
 

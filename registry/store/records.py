@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, func, insert
 from sqlmodel import SQLModel, col, select
 
 from registry.store.engine import reading, transaction
@@ -140,8 +140,8 @@ class OwnerRecords:
             exact = session.get(ReleaseRow, release_id)
             if exact is not None:
                 return _record(exact, ReleaseRecord)
-            begins = select(ReleaseRow).where(col(ReleaseRow.release_id).startswith(release_id, autoescape=True))
-            rows = session.exec(begins.limit(2)).all()
+            beginning = func.substr(ReleaseRow.release_id, 1, len(release_id))  # LIKE would not tell A from a
+            rows = session.exec(select(ReleaseRow).where(beginning == release_id).limit(2)).all()
             if len(rows) != 1 or not release_id:
                 known = "more than one release begins" if rows else "no release begins"
                 raise InputError(f"{release_id!r}: {known} with this", hint="see `weightmark list`")

@@ -157,28 +157,7 @@ def refuse_contradiction(head: HeadRow, published: View, latest: View, hashes: T
     RollbackError names both sizes when one place is behind another that it must lead; LogHaltedError when two places
     agree in size and differ in root, or the rows do not give the signed root.
     """
-    for view in (latest, published):
-        if view.checkpoint.size > head.size:
-            raise RollbackError(
-                f"the database holds {head.size} entries, {view.place} has signed {view.checkpoint.size}: "
-                "the database was restored from a backup"
-            )
-    if published.checkpoint.size > latest.checkpoint.size:
-        raise RollbackError(
-            f"{latest.place} is at size {latest.checkpoint.size}, {published.place} at {published.checkpoint.size}: "
-            "the latest record was restored from a backup"
-        )
-    if published.checkpoint.size < head.published_size:
-        raise RollbackError(
-            f"{published.place} is at size {published.checkpoint.size}, {head.published_size} had been published: "
-            "the files were restored from a backup"
-        )
-    beyond = files.tiles_beyond(head.size)
-    if beyond is not None:
-        raise RollbackError(
-            f"the database holds {head.size} entries, {beyond.path} belongs to a log of at least "
-            f"{beyond.stop if beyond.width < TILE_WIDTH else beyond.start + 1}: the database was restored from a backup"
-        )
+    _refuse_rollback(head, published.checkpoint.size, latest.checkpoint.size, files)
     for place, size, root in (
         ("the head row", head.size, head.root),
         (latest.place, latest.checkpoint.size, latest.checkpoint.root),
@@ -186,6 +165,37 @@ def refuse_contradiction(head: HeadRow, published: View, latest: View, hashes: T
     ):
         if root_from(size, hashes) != root:
             raise LogHaltedError(f"{place}: its root for size {size} is not the root of the entries in the database")
+
+
+def _refuse_rollback(head: HeadRow, published: int, latest: int, files: LogFiles) -> None:
+    """Database first, then the latest record, then tiles, then what is published: none is ahead of its source."""
+    for place, size in ((LATEST, latest), (CHECKPOINT, published)):
+        if size > head.size:
+            raise RollbackError(
+                f"the database holds {head.size} entries, {place} has {size}: the database was restored from a backup"
+            )
+    if published > latest:
+        raise RollbackError(
+            f"{LATEST} is at size {latest}, {CHECKPOINT} at {published}: the latest record was restored from a backup"
+        )
+    if published < head.published_size:
+        raise RollbackError(
+            f"{CHECKPOINT} is at size {published}, {head.published_size} had been published: "
+            "the files were restored from a backup"
+        )
+    beyond = files.tiles_beyond(head.size)
+    if beyond is not None:
+        known = beyond.stop if beyond.width < TILE_WIDTH else beyond.start + 1
+        raise RollbackError(
+            f"the database holds {head.size} entries, {beyond.path} is of a log of at least {known}: "
+            "the database was restored from a backup"
+        )
+    missing = files.missing_at_edge(published)
+    if missing is not None:
+        raise RollbackError(
+            f"{CHECKPOINT} is at size {published}, but {missing.path} is not there: "
+            f"the tiles were lost, or restored from a backup of fewer than {missing.stop} entries"
+        )
 
 
 def _find(session: Session, digests: dict[bytes, bytes]) -> dict[bytes, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +11,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from registry.signing.entry import make_entry
 from registry.signing.keys import ED25519, P256, PrivateKey, generate
-from registry.store.clock import Clock
 from registry.store.embedded import EmbeddedRegistry
 
 ORIGIN = "registry.example/log1"
@@ -45,9 +46,21 @@ def some_entries(count: int) -> list[bytes]:
     return [owner_entry(), *(release_entry(number) for number in range(1, count))]
 
 
-def make_registry(folder: Path, entries: list[bytes], *, clock: Clock | None = None) -> EmbeddedRegistry:
-    """A registry with these entries, each appended alone, so that all partial tiles are there."""
-    registry = EmbeddedRegistry.create(folder, ORIGIN, LOG_KEY, clock=clock)
-    for entry in entries:
-        registry.append([entry])
-    return registry
+@cache
+def _built(entries: tuple[bytes, ...]) -> tempfile.TemporaryDirectory[str]:
+    place = tempfile.TemporaryDirectory()
+    with EmbeddedRegistry.create(Path(place.name) / "log", ORIGIN, LOG_KEY) as registry:
+        for entry in entries:
+            registry.append([entry])
+    return place
+
+
+def make_folder(folder: Path, entries: list[bytes]) -> Path:
+    """A registry folder with these entries, each appended alone, so that all partial tiles are there."""
+    shutil.copytree(Path(_built(tuple(entries)).name) / "log", folder)
+    return folder
+
+
+def make_registry(folder: Path, entries: list[bytes]) -> EmbeddedRegistry:
+    """The same, opened for appending."""
+    return EmbeddedRegistry.open(make_folder(folder, entries), LOG_KEY)

@@ -57,7 +57,9 @@ def decompose(sources: Sources, carrier: Carrier) -> Directions | None:
     if width != layout.row or not _MIN_WIDTH <= width <= MAX_WIDTH or height < _MIN_WIDTH:
         return None
     alone, only = Sources(sources.suspect), Carrier(carrier.marked, carrier.suspect)
-    chunks = (read_values(alone, only, span).suspect.reshape(-1, width) for span in spans_of(carrier.suspect, _CHUNK_BYTES))
+    chunks = (
+        read_values(alone, only, span).suspect.reshape(-1, width) for span in spans_of(carrier.suspect, _CHUNK_BYTES)
+    )
     if height < width:
         whole = np.concatenate(list(chunks)).astype(np.float64)
         vectors, rank = residuals.leading_directions_of_wide(whole)

@@ -7,17 +7,19 @@ stranger's file: this process is not trusted by the one that started it.
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import os
 import sys
 import warnings
+import zipfile
 from collections import OrderedDict
 from typing import Any, BinaryIO, Final
 
 from watermark.errors import WeightmarkError
 from watermark.model.confinement import Allowance, Refused, leave_network, seal
-from watermark.model.containers import Container, container_of
+from watermark.model.containers import HEAD_BYTES, Container, container_of
 from watermark.model.dtypes import DType, dtype
 from watermark.model.safetensors import build_header
 
@@ -79,6 +81,8 @@ def _load_torch() -> Any:
     import torch
 
     torch.set_num_threads(1)
+    # How zipfile reads the member names of archives that were not written by PyTorch.
+    codecs.lookup("cp437")
     sample = OrderedDict(a=torch.zeros(2), b=torch.nn.Parameter(torch.zeros(2, 2)), c=torch.zeros(1, dtype=torch.bool))
     for as_zip in (True, False):
         file = io.BytesIO()
@@ -90,7 +94,9 @@ def _load_torch() -> Any:
 
 
 def _read_tensors(torch: Any, file: BinaryIO, path: str) -> dict[str, Any]:
-    kind = container_of(os.pread(file.fileno(), 512, 0))
+    kind = container_of(os.pread(file.fileno(), HEAD_BYTES, 0))
+    if kind is Container.ZIP:
+        _check_archive(file)
     state: object
     if kind is Container.ZIP and os.access(path, os.R_OK):
         # Mapped: a file that is cut meanwhile ends this process with SIGBUS, and no other.
@@ -105,6 +111,21 @@ def _read_tensors(torch: Any, file: BinaryIO, path: str) -> dict[str, Any]:
             raise NotPlainError(f"it holds a name that is a {type(name).__name__}")
         _check_plain(torch, name, value)
     return state
+
+
+def _check_archive(file: BinaryIO) -> None:
+    """Demand an archive whose members are stored as they are, each under a name of its own, as PyTorch writes it.
+
+    A compressed member could unfold without end, and would be read as garbage where the file is mapped.
+    """
+    try:
+        members = zipfile.ZipFile(file).infolist()
+    except zipfile.BadZipFile as error:
+        raise NotPlainError(f"it is a damaged zip archive: {error}") from error
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise NotPlainError("it is a zip archive with compressed members, which PyTorch does not write")
+    if len({member.filename for member in members}) != len(members):
+        raise NotPlainError("it is a zip archive with two members of one name")
 
 
 def _check_plain(torch: Any, name: str, value: Any) -> None:

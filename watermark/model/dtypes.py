@@ -201,7 +201,8 @@ def _round_to_float8(values: Values, name: str) -> npt.NDArray[np.uint8]:
     grid = grid[np.isfinite(grid)]
     # One grid step past the largest: what rounds up to it has overflowed (IEEE 754 4.3.1).
     midpoints = (grid + np.append(grid[1:], 2 * grid[-1] - grid[-2])) / 2
-    wide = values.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        wide = values.astype(np.float64)
     magnitude = np.abs(wide)
     code = np.searchsorted(midpoints, magnitude, side="left")
     at_tie = (code < len(midpoints)) & (midpoints[np.minimum(code, len(midpoints) - 1)] == magnitude)

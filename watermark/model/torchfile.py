@@ -44,33 +44,44 @@ def convert(descriptor: int, path: str, *, deadline_seconds: float | None = None
         LimitError: it took longer than `deadline_seconds`, by default a minute and a second for each 20 MB.
         InputError: there is no room for the tensors, or no torch to read them with.
     """
+    try:
+        with tempfile.TemporaryDirectory(prefix="weightmark-") as private:
+            return _convert_in(private, descriptor, path, deadline_seconds)
+    except OSError as error:
+        raise InputError(
+            f"{path!a}: no temporary files for its tensors: {error.strerror}", hint="set TMPDIR to a folder with room"
+        ) from error
+
+
+def _convert_in(private: str, descriptor: int, path: str, deadline_seconds: float | None) -> int:
     size = os.fstat(descriptor).st_size
     cpu_seconds = _BASE_SECONDS + size // _BYTES_PER_SECOND
     seconds = deadline_seconds if deadline_seconds is not None else cpu_seconds
     allowance = (2 * size + _WORKING_BYTES, 2 * size + _SLACK_BYTES, cpu_seconds)
-    with tempfile.TemporaryDirectory(prefix="weightmark-") as private:
-        output = os.open(Path(private, "weights"), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with Path(private, "report").open("xb+") as report:
-                arguments = [str(number) for number in (descriptor, output, *allowance)]
-                code = _run(arguments, (descriptor, output), private, report.fileno(), seconds)
-                report.seek(0)
-                _judge(code, report.read(_MAX_REPORT_BYTES), path, seconds)
-        except BaseException:
-            os.close(output)
-            raise
+    output = os.open(Path(private, "weights"), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with Path(private, "report").open("xb+") as report, Path(private, "noise").open("xb+") as noise:
+            arguments = [str(number) for number in (descriptor, output, *allowance)]
+            code = _run(arguments, (descriptor, output), private, (report.fileno(), noise.fileno()), seconds)
+            said, noise_text = (os.pread(file.fileno(), _MAX_REPORT_BYTES, 0) for file in (report, noise))
+        _judge(code, said, noise_text, path)
+    except BaseException:
+        os.close(output)
+        raise
     return output
 
 
-def _run(arguments: list[str], descriptors: tuple[int, int], private: str, report: int, seconds: float) -> int | None:
+def _run(
+    arguments: list[str], descriptors: tuple[int, int], private: str, said: tuple[int, int], seconds: float
+) -> int | None:
     """Run the child to its end and return its exit status, or None when its time was over."""
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment |= {"HOME": private, "TMPDIR": private, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with subprocess.Popen(  # noqa: S603 (our own interpreter and our own code)
         [sys.executable, "-I", "-B", "-c", _START, _ROOT, *arguments],
         stdin=subprocess.DEVNULL,
-        stdout=report,
-        stderr=report,
+        stdout=said[0],
+        stderr=said[1],
         cwd=private,
         env=environment,
         pass_fds=descriptors,
@@ -85,16 +96,16 @@ def _run(arguments: list[str], descriptors: tuple[int, int], private: str, repor
                 os.killpg(child.pid, signal.SIGKILL)
 
 
-def _judge(code: int | None, report: bytes, path: str, seconds: float) -> None:
+def _judge(code: int | None, report: bytes, noise: bytes, path: str) -> None:
     """Raise what the child reported, or what its end means; return when it says that it wrote all tensors."""
     if code is None:
-        raise LimitError(f"{path!a}: reading it took longer than {seconds:.0f} s", hint="convert it to safetensors")
+        raise LimitError(f"{path!a}: reading it took too long", hint="convert it to safetensors on a faster machine")
     try:
         outcome = json.loads(report)
         refused = outcome["refused"] if "refused" in outcome else None if outcome["tensors"] >= 0 else "?"
     except (ValueError, TypeError, KeyError):
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
-        last_line = report.decode("ascii", "replace").strip().rpartition("\n")[2]
+        last_line = noise.decode("ascii", "replace").strip().rpartition("\n")[2]
         refused = f"its reader ended early ({how}) {last_line}"
     if refused is None and code == 0:
         return

@@ -122,7 +122,11 @@ class Folder:
             LimitError: too many entries, or folders too deep.
         """
         self._entries_seen = 0
-        return sorted(self._walk(self._handle, "", 1))
+        try:
+            return sorted(self._walk(self._handle, "", 1))
+        except OSError as error:
+            # An entry that vanished between its listing and the look at it, or a folder that we may not read.
+            raise _translate(error, str(error.filename)) from error
 
     def find(self, name: str) -> Listed:
         """List the one file `name` of the folder itself.
@@ -134,9 +138,9 @@ class Folder:
         check_component(name)
         try:
             status = os.stat(name, dir_fd=self._handle, follow_symlinks=False)
+            return self._accept(self._handle, name, name, status)
         except OSError as error:
-            raise InputError(f"{name!a}: cannot be read: {error.strerror}") from error
-        return self._accept(self._handle, name, name, status)
+            raise _translate(error, name) from error
 
     def open(self, listed: Listed) -> int:
         """Open a listed file and return its descriptor, which the caller closes.
@@ -204,10 +208,7 @@ class Folder:
     def _enter(self, parent: int, name: str, path: str, depth: int) -> Iterator[Listed]:
         if depth > self._limits.max_depth:
             raise LimitError(f"{path[:80]!a}: folders more than {self._limits.max_depth} deep", hint="flatten them")
-        try:
-            folder = os.open(name, _OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=parent)
-        except OSError as error:
-            raise _translate(error, path) from error
+        folder = os.open(name, _OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=parent)
         try:
             yield from self._walk(folder, path, depth + 1)
         finally:

@@ -83,7 +83,13 @@ def test_inclusion_proofs_broken_in_every_way() -> None:
             for bad in broken_proofs(proof, [LEAVES[index], root]):
                 with pytest.raises(InclusionError):
                     verify_inclusion(index, size, LEAVES[index], bad, root)
-            for bad_leaf in (flipped(LEAVES[index]), LEAVES[index][:-1], b"", root + b"\0", LEAVES[(index + 1) % LARGEST]):
+            for bad_leaf in (
+                flipped(LEAVES[index]),
+                LEAVES[index][:-1],
+                b"",
+                root + b"\0",
+                LEAVES[(index + 1) % LARGEST],
+            ):
                 with pytest.raises(InclusionError):
                     verify_inclusion(index, size, bad_leaf, proof, root)
             for bad_root in (flipped(root), root[:-1], b"", EMPTY_ROOT, ROOTS[size + 1]):

@@ -38,8 +38,8 @@ class Authority:
         ca: bool | None = None,
         digital_signature: bool = True,
         code_signing: bool = False,
-        start: datetime = NOW - DAY,
-        end: datetime = NOW + DAY,
+        start: datetime = NOW - 10 * DAY,
+        end: datetime = NOW + 10 * DAY,
         extra: x509.ExtensionType | None = None,
     ) -> x509.Certificate:
         builder = _builder(name, self.name, public_key, start, end)
@@ -58,7 +58,7 @@ class Authority:
         return Authority(name, key, self.issue(name, key.public_key(), **{"ca": True, **options}))
 
 
-def new_root(name: str = "test root", *, start: datetime = NOW - DAY, end: datetime = NOW + DAY) -> Authority:
+def new_root(name: str = "test root", *, start: datetime = NOW - 10 * DAY, end: datetime = NOW + 10 * DAY) -> Authority:
     key = ec.generate_private_key(ec.SECP384R1())
     builder = _builder(name, name, key.public_key(), start, end)
     builder = builder.add_extension(x509.BasicConstraints(True, None), critical=True)

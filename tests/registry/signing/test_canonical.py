@@ -72,9 +72,13 @@ def random_value(rng: random.Random, depth: int) -> object:
     if kind == 1:
         return rng.randrange(-(2**53) + 1, 2**53)
     if kind == 2:
-        return rng.uniform(-1, 1) * 10.0 ** rng.randrange(-30, 15)  # beyond, whole numbers would read as unsafe integers
+        return rng.uniform(-1, 1) * 10.0 ** rng.randrange(
+            -30, 15
+        )  # beyond, whole numbers would read as unsafe integers
     if kind in (3, 4):
-        return "".join(chr(rng.choice((rng.randrange(0xD800), rng.randrange(0xE000, 0x110000)))) for _ in range(rng.randrange(5)))
+        return "".join(
+            chr(rng.choice((rng.randrange(0xD800), rng.randrange(0xE000, 0x110000)))) for _ in range(rng.randrange(5))
+        )
     if kind == 5:
         return [random_value(rng, depth - 1) for _ in range(rng.randrange(4))]
     return {str(rng.random()): random_value(rng, depth - 1) for _ in range(rng.randrange(4))}

@@ -113,7 +113,23 @@ def test_every_other_form_is_refused(data: bytes) -> None:
         parse_payload(data)
 
 
-ESCAPES = ["../x", "/x", "a/../b", "./x", "a//b", "a/", "", "..", "a/.", "a\\b", "a\x00b", "a\nb", "a\x7fb", "a\x9bb", "\udcff"]
+ESCAPES = [
+    "../x",
+    "/x",
+    "a/../b",
+    "./x",
+    "a//b",
+    "a/",
+    "",
+    "..",
+    "a/.",
+    "a\\b",
+    "a\x00b",
+    "a\nb",
+    "a\x7fb",
+    "a\x9bb",
+    "\udcff",
+]
 
 
 @pytest.mark.parametrize("name", ESCAPES)
@@ -142,7 +158,9 @@ def test_recorded_ignores() -> None:
     assert ignored_below_root(recorded) == {"a", "b", "c", "../y"}
 
 
-@pytest.mark.parametrize("name", ["w", "w:1", "w:1:1", "w:2:1", "w:01:2", "w:-1:2", ":0:1", "w:0:x", "w:0:1 ", "w:0:+1"])
+@pytest.mark.parametrize(
+    "name", ["w", "w:1", "w:1:1", "w:2:1", "w:01:2", "w:-1:2", ":0:1", "w:0:x", "w:0:1 ", "w:0:+1"]
+)
 def test_shard_names_that_are_none(name: str) -> None:
     with pytest.raises(DocumentError):
         split_shard_name(name)

@@ -102,7 +102,9 @@ def test_two_files_swapped(model: Path) -> None:
         verify_model(model, bundle, key=KEY_ONE.public)
 
 
-@pytest.mark.parametrize("name", ["new", "tokenizer/new", "sub/.git/x", ".gitmodules", "model.sig.bak", "a b", ".hidden"])
+@pytest.mark.parametrize(
+    "name", ["new", "tokenizer/new", "sub/.git/x", ".gitmodules", "model.sig.bak", "a b", ".hidden"]
+)
 def test_a_file_added(model: Path, name: str) -> None:
     bundle = sign_in_place(model)
     write_tree(model, {name: b""})
@@ -270,7 +272,10 @@ def test_payload_is_not_read_before_its_signature_holds(model: Path) -> None:
 def test_no_path_leaves_the_model(model: Path, name: str, ignore_unsigned_files: bool) -> None:
     content = SHARDED["config.json"]
     write_tree(model.parent, {"outside": content})
-    bundle = rewrite(sign_in_place(model), lambda p: p.replace(b'"name":"config.json"', json.dumps({"name": name}).encode()[1:-1].replace(b": ", b":")))
+    bundle = rewrite(
+        sign_in_place(model),
+        lambda p: p.replace(b'"name":"config.json"', json.dumps({"name": name}).encode()[1:-1].replace(b": ", b":")),
+    )
     with pytest.raises(PathEscapeError):
         verify_model(model, bundle, key=KEY_ONE.public, ignore_unsigned_files=ignore_unsigned_files)
 

@@ -20,7 +20,14 @@ def test_sealed_secret_opens_with_its_passphrase_only() -> None:
 
 def test_changed_documents_are_refused() -> None:
     fields = json.loads(seal_secret(b"secret", b"pass"))
-    for change in ({"v": 2}, {"cipher": "none"}, {"kdf": {**fields["kdf"], "n": 2}}, {"salt": "AAAA"}, {"nonce": ""}, {"x": 1}):
+    for change in (
+        {"v": 2},
+        {"cipher": "none"},
+        {"kdf": {**fields["kdf"], "n": 2}},
+        {"salt": "AAAA"},
+        {"nonce": ""},
+        {"x": 1},
+    ):
         with pytest.raises(DocumentError):
             open_secret(json.dumps({**fields, **change}).encode(), b"pass")
     for name in fields:

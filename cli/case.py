@@ -1,0 +1,388 @@
+"""From a private finding to a public case: log it, let later randomness choose the blocks, and open just those.
+
+Before anything is opened, the log holds which suspect, which statistic and how many blocks; every logged case counts
+as a try. The blocks of a case are marked as spent before the file that opens them appears.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli.drafts import sync
+from cli.evidence_file import CopyOpening, EvidenceBody, PriorCase, write_evidence
+from cli.examine import Finding, open_reference
+from cli.home import Home
+from cli.mark_record import MarkRecord
+from registry.log.proof import read_proof
+from registry.signing.entry import CASE, make_entry, read_entry
+from registry.signing.keys import PrivateKey
+from registry.store.embedded import EmbeddedRegistry
+from registry.store.records import CaseRecord
+from watermark.errors import CapacityError, ConflictError, InputError, KeyMismatchError, UnavailableError
+from watermark.evidence import (
+    THRESHOLD_LOG2_P,
+    THRESHOLD_RECIPIENT_LOG2_P,
+    KeyedTest,
+    add_multiplicity,
+)
+from watermark.marks import commitment
+from watermark.marks.dispute import (
+    DISPUTABLE,
+    OWNER_BLOCKS,
+    RECIPIENT_BLOCKS,
+    blocks_needed,
+    draw_blocks,
+    eligible_blocks,
+    score_owner,
+    score_recipient,
+    verify_openings,
+)
+from watermark.marks.geometry import Geometry
+from watermark.marks.plan import leaf_tree
+from watermark.marks.secret import CopyKey, ReleaseKey
+from watermark.model.digest import Span, block_digests, in_order, read_span, spans_of
+from watermark.model.directory import Model
+from watermark.model.safetensors import TensorInfo
+
+if TYPE_CHECKING:
+    from cli.check import CheckRequest, CheckResult
+
+OWNER_LAYER, RECIPIENT_LAYER = "owner", "recipient"
+SELF_ASSERTED_DRAW, CHALLENGED_DRAW = "self-asserted", "challenge"
+_MIN_CHALLENGE_BYTES = 16
+#: More blocks than this for one recipient would spend too much of the mark: the owner's layer is shown alone.
+_MAX_RECIPIENT_BLOCKS = 64
+
+
+def case_multiplicity(log_index: int, statistics: int) -> tuple[tuple[str, int], ...]:
+    """What a case pays for: the statistics one could choose from, and every try that the log can hold before it.
+
+    No more cases were tried, and no more copies committed, than the log had entries: a bound that needs no trust.
+    """
+    return (("statistics", statistics), ("log entries up to the case", log_index + 1))
+
+
+def checkpoint_randomness(checkpoint: bytes) -> bytes:
+    """Self-asserted randomness: SHA-256 of the text of the first checkpoint that covers the case, without signatures."""
+    return hashlib.sha256(checkpoint.rpartition(b"\n\n")[0] + b"\n").digest()
+
+
+def open_case(
+    finding: Finding,
+    result: CheckResult,
+    registry: EmbeddedRegistry,
+    key: PrivateKey,
+    home: Home,
+    suspect: Model,
+    digest: bytes,
+    wanted: str | None,
+) -> CaseRecord:
+    """Log a new case for this finding, or take up the logged one that the caller names.
+
+    Raises:
+        InputError: the named case is of another suspect or release, or was opened already.
+    """
+    if wanted is not None and wanted != "new":
+        return _known_case(finding, registry, digest, wanted)
+    mark = MarkRecord.from_document(finding.record.mark_document)
+    usable = [test for test in finding.tests if test.name in DISPUTABLE]
+    best = min(usable, key=lambda test: test.log2_p, default=None)
+    if best is None or best.log2_p == 0:
+        raise CapacityError("what this verdict rests on cannot be shown from few opened blocks")
+    blocks, layer = _how_many(finding, best, mark.geometry)
+    shapes = {tensor.shape for tensor in suspect.tensors.values() if tensor.dtype.is_decodable}
+    body = {
+        "owner": home.owner,
+        "release": finding.record.release_id,
+        "R": finding.record.mark_root,
+        "copy": result.copy if layer == RECIPIENT_LAYER else None,
+        "layer": layer,
+        "suspect": digest.hex(),
+        "statistic": best.name,
+        "blocks": blocks,
+        "absent": [number for number, tensor in enumerate(mark.geometry.marked) if tensor.shape not in shapes],
+        "prior": [case.log_index for case in registry.records.cases(finding.record.release_id) if case.opened],
+        "logged_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "nonce": os.urandom(16).hex(),
+    }
+    receipt = registry.append([make_entry(CASE, body, key)])[0]
+    record = CaseRecord(
+        receipt.index,
+        finding.record.release_id,
+        result.copy if layer == RECIPIENT_LAYER else None,
+        digest.hex(),
+        layer,
+        blocks,
+        None,
+        None,
+        int(datetime.now(UTC).timestamp()),
+    )
+    registry.records.put_case(record)
+    return record
+
+
+def _how_many(finding: Finding, best: KeyedTest, geometry: Geometry) -> tuple[int, str]:
+    """Blocks to ask for, and whether the recipient can be shown too."""
+    wanted = -THRESHOLD_LOG2_P + 32
+    owner = blocks_needed(-best.log2_p, geometry.blocks, wanted_bits=wanted, at_least=OWNER_BLOCKS)
+    if finding.recipient is None or finding.recipient_test is None:
+        return owner, OWNER_LAYER
+    share = finding.recipient_test.trials / max(1, best.trials)
+    bits = -finding.recipient_test.log2_p / max(share, 1e-9)
+    wanted = -THRESHOLD_RECIPIENT_LOG2_P + 32
+    recipient = blocks_needed(bits, geometry.blocks, wanted_bits=wanted, at_least=RECIPIENT_BLOCKS)
+    if recipient > max(owner, _MAX_RECIPIENT_BLOCKS):
+        return owner, OWNER_LAYER
+    return max(owner, recipient), RECIPIENT_LAYER
+
+
+def _known_case(finding: Finding, registry: EmbeddedRegistry, digest: bytes, wanted: str) -> CaseRecord:
+    if not wanted.isdecimal():
+        raise InputError(f"--case {wanted!r} is neither `new` nor the log index of a case")
+    cases = registry.records.cases(finding.record.release_id)
+    case = next((one for one in cases if one.log_index == int(wanted)), None)
+    if case is None:
+        raise InputError(f"log entry {wanted} is not a case about this release", hint="see `weightmark show RELEASE`")
+    if case.suspect_digest != digest.hex():
+        raise InputError(f"case {wanted} is about another suspect")
+    if case.opened is not None:
+        raise ConflictError(f"case {wanted} was opened before", hint="log a new one with --case new")
+    return case
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """The opened reference: its model, its tensors by digest, and the digests of its marked blocks in order."""
+
+    model: Model
+    tensors: Mapping[str, TensorInfo]
+    blocks: list[bytes]
+
+
+def make_evidence(
+    case: CaseRecord,
+    finding: Finding,
+    result: CheckResult,
+    registry: EmbeddedRegistry,
+    home: Home,
+    key: PrivateKey,
+    suspect: Model,
+    secret: bytes,
+    request: CheckRequest,
+) -> None:
+    """Draw the blocks of a case, open them, and write the signed file; they are spent from then on.
+
+    Raises:
+        CapacityError: the drawn blocks do not show enough; nothing is opened, and the case stays a try.
+        KeyMismatchError: reference and secret do not lead to the R that was logged.
+    """
+    assert request.evidence is not None
+    mark = MarkRecord.from_document(finding.record.mark_document)
+    release_key = ReleaseKey.of(secret, bytes.fromhex(finding.record.reference_digest))
+    root = bytes.fromhex(str(finding.record.mark_root))
+    with ExitStack() as stack:
+        reference = _open_reference(finding, mark.geometry, request.reference, stack)
+        case_proof = registry.prove(case.log_index, _first_size(registry, case.log_index))
+        entry = read_proof(case_proof).extra or b""
+        draw, randomness = _randomness(request, case_proof)
+        prior, spent = _prior(registry, finding.record.release_id, case)
+        chosen = draw_blocks(
+            root,
+            bytes.fromhex(case.suspect_digest),
+            entry,
+            randomness,
+            eligible_blocks(mark.geometry, suspect, spent),
+            case.blocks_wanted,
+        )
+        openings = _open_blocks(chosen, mark.geometry, root, release_key, reference)
+    copy = release_key.copy_key(str(result.recipient)) if case.layer == RECIPIENT_LAYER else None
+    statistic = str(read_entry(entry).body["statistic"])
+    outcome = score(openings, mark.geometry, root, mark.stretched, suspect, statistic, copy)
+    adjusted = add_multiplicity(
+        outcome.owner.log2_p, [count for _, count in case_multiplicity(case.log_index, len(DISPUTABLE))]
+    )
+    if adjusted > THRESHOLD_LOG2_P:
+        raise CapacityError(
+            f"the {len(chosen)} drawn blocks show {-adjusted:.0f} bits after multiplicity, and {-THRESHOLD_LOG2_P:.0f} are "
+            "needed: nothing was opened",
+            hint="run again: a new case draws other blocks and pays for one more try",
+        )
+    body = EvidenceBody(
+        owner=home.owner,
+        draw=draw,
+        randomness=randomness,
+        proofs=_proofs(registry, finding, case, case_proof),
+        prior=prior,
+        geometry=mark.geometry.document(),
+        openings=openings,
+        copy=None if copy is None else CopyOpening(copy.key, copy.salt, copy.recipient),
+        suspect=_describe_suspect(suspect, case, request),
+        result=outcome.to_json(case.log_index),
+        tool=f"weightmark {version('weightmark')}",
+    )
+    data = write_evidence(body, key)
+    opened = json.dumps({"blocks": list(chosen), "randomness": randomness.hex()})
+    registry.records.put_case(replace(case, opened=opened, challenge=randomness.hex()))
+    _write_once(request.evidence, data)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What opened blocks show: the owner's test, the sums of each block, and the recipient's test if one is claimed."""
+
+    owner: KeyedTest
+    blocks: tuple[tuple[int, int], ...]
+    recipient: KeyedTest | None
+
+    def to_json(self, log_index: int) -> dict[str, Any]:
+        """Exact integers as text (they exceed 2^53), and the numbers that follow from them."""
+        multiplicity = case_multiplicity(log_index, len(DISPUTABLE))
+        counts = [count for _, count in multiplicity]
+        fields: dict[str, Any] = {
+            "statistic": self.owner.name,
+            "total": str(self.owner.total),
+            "energy": str(self.owner.energy),
+            "trials": self.owner.trials,
+            "blocks": [{"total": str(total), "energy": str(energy)} for total, energy in self.blocks],
+            "log2_p": self.owner.log2_p,
+            "multiplicity": [{"what": what, "count": count} for what, count in multiplicity],
+            "log2_p_adjusted": add_multiplicity(self.owner.log2_p, counts),
+            "threshold": THRESHOLD_LOG2_P,
+            "recipient": None,
+        }
+        if self.recipient is not None:
+            fields["recipient"] = {
+                "total": str(self.recipient.total),
+                "energy": str(self.recipient.energy),
+                "trials": self.recipient.trials,
+                "log2_p": self.recipient.log2_p,
+                "log2_p_adjusted": add_multiplicity(self.recipient.log2_p, [log_index + 1]),
+                "threshold": THRESHOLD_RECIPIENT_LOG2_P,
+            }
+        return fields
+
+
+def score(
+    openings: tuple[commitment.BlockOpening, ...],
+    geometry: Geometry,
+    root: bytes,
+    stretched: bytes,
+    suspect: Model,
+    statistic: str,
+    copy: CopyKey | CopyOpening | None,
+) -> Outcome:
+    """What opened blocks show in a suspect; owner and verifier both run exactly this."""
+    opened = verify_openings(openings, geometry, root, suspect)
+    owner, blocks = score_owner(opened, suspect, statistic, stretched)
+    recipient = None
+    if copy is not None:
+        parts = (copy.key, copy.salt, copy.recipient)
+        recipient = score_recipient(opened, suspect, statistic, stretched, geometry, parts, root)
+    return Outcome(owner, blocks, recipient)
+
+
+def _open_reference(finding: Finding, geometry: Geometry, given: Path | None, stack: ExitStack) -> _Reference:
+    found = open_reference(finding.record, given, stack)
+    if found.model is None:
+        raise InputError(
+            f"evidence needs the unmarked reference: {found.problem}", hint="say where it is with --reference"
+        )
+    model = found.model
+    spans = [span for tensor in geometry.marked for span in spans_of(found.tensors[tensor.digest])]
+    digests = in_order(lambda span: block_digests(read_span(model, span), span), spans)
+    return _Reference(model, found.tensors, [digest for part in digests for digest in part])
+
+
+def _open_blocks(
+    chosen: tuple[int, ...], geometry: Geometry, root: bytes, release_key: ReleaseKey, reference: _Reference
+) -> tuple[commitment.BlockOpening, ...]:
+    tree = leaf_tree(release_key, reference.blocks)
+    if commitment.bind_root(tree.root, geometry.digest()) != root:
+        raise KeyMismatchError("the owner secret and the reference do not lead to the root that was logged")
+    secrets = release_key.block_secrets()
+    openings = []
+    for block in chosen:
+        marked = geometry.tensor_of_block(block)
+        place = block - marked.first_block
+        values = read_span(reference.model, Span(reference.tensors[marked.digest], place, place + 1))
+        openings.append(
+            commitment.BlockOpening(block, secrets.secret(block), secrets.salt(block), values, tree.path(block))
+        )
+    return tuple(openings)
+
+
+def _first_size(registry: EmbeddedRegistry, index: int) -> int | None:
+    """The first signed size that covers an entry; None for the published one where no earlier was kept."""
+    try:
+        registry.prove(index, index + 1)
+    except InputError:
+        return None
+    return index + 1
+
+
+def _randomness(request: CheckRequest, case_proof: bytes) -> tuple[str, bytes]:
+    if request.challenge is None:
+        return SELF_ASSERTED_DRAW, checkpoint_randomness(read_proof(case_proof).checkpoint)
+    try:
+        challenge = bytes.fromhex(request.challenge)
+    except ValueError as err:
+        raise InputError("--challenge is not hex") from err
+    if len(challenge) < _MIN_CHALLENGE_BYTES:
+        raise InputError(f"--challenge has {len(challenge)} bytes; at least {_MIN_CHALLENGE_BYTES} are needed")
+    return CHALLENGED_DRAW, challenge
+
+
+def _prior(registry: EmbeddedRegistry, release_id: str, case: CaseRecord) -> tuple[tuple[PriorCase, ...], list[int]]:
+    """Cases opened before this one, as their proofs, and the blocks that they spent."""
+    named = set(read_entry(registry.entry(case.log_index)).body["prior"])
+    prior, spent = [], []
+    for one in registry.records.cases(release_id):
+        if one.log_index in named and one.opened is not None:
+            opened = json.loads(one.opened)
+            prior.append(PriorCase(registry.prove(one.log_index), bytes.fromhex(opened["randomness"])))
+            spent += opened["blocks"]
+    return tuple(prior), spent
+
+
+def _proofs(registry: EmbeddedRegistry, finding: Finding, case: CaseRecord, case_proof: bytes) -> dict[str, bytes]:
+    """Log proofs of the owner, of the release entry that holds R (and the copy's commitment), and of the case."""
+    copies = registry.records.copies(finding.record.release_id)
+    copy = next((one for one in copies if one.copy_id == case.copy_id), copies[0])
+    return {"owner": registry.prove(0), "release": registry.prove(copy.log_index), "case": case_proof}
+
+
+def _describe_suspect(suspect: Model, case: CaseRecord, request: CheckRequest) -> dict[str, Any]:
+    return {
+        "digest": case.suspect_digest,
+        "files": [{"path": entry.path, "size": entry.size_bytes} for entry in suspect.files],
+        "tensors": [
+            {"name": name, "dtype": tensor.dtype.name, "shape": list(tensor.shape)}
+            for name, tensor in suspect.tensors.items()
+        ],
+        "date": request.suspect_date,
+        "source": request.suspect_source,
+    }
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(data)
+        sync(draft)
+        os.link(draft, path)
+        sync(path.parent)
+    except FileExistsError as err:
+        raise ConflictError(f"{path} is there already", hint="name another file with --evidence") from err
+    except OSError as err:
+        raise UnavailableError(f"cannot write {path}: {err.strerror}") from err
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,296 @@
+"""The job of `weightmark check`: is this suspect ours, whose copy is it, and how sure is that.
+
+Digests first (is it a release, byte for byte or tensor for tensor), then the keyed tests of every release that was
+asked for, then one verdict after everything that was tried has been paid for. "Not ours" is an answer, not an error;
+"nothing found" is said only with power. Knows no flags and prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.case import make_evidence, open_case
+from cli.examine import IDENTICAL_BITS, Finding, examine
+from cli.home import Home
+from registry.store.embedded import EmbeddedRegistry
+from registry.store.records import ReleaseRecord
+from watermark.errors import InputError
+from watermark.evidence import POWER_MARGIN_BITS, THRESHOLD_LOG2_P, KeyedTest, add_multiplicity
+from watermark.model.digest import Progress, canonical_digest, digest_tensors
+from watermark.model.directory import Model, open_model
+
+OURS, RELATED, NOT_SHOWN, NO_POWER = "ours", "related", "not-shown", "no-power"
+SELF_ASSERTED = "self-asserted"
+#: `--case new` logs a case and stops, so that the other side can give its challenge.
+NEW_CASE = "new"
+
+
+@dataclass(frozen=True)
+class CheckRequest:
+    """Which suspect to check against which releases (all, when none is named)."""
+
+    home: Path
+    suspect: str
+    releases: tuple[str, ...] = ()
+    reference: Path | None = None
+    suspect_date: str | None = None
+    suspect_source: str | None = None
+    case: str | None = None
+    challenge: str | None = None
+    evidence: Path | None = None
+    expect: str | None = None
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """One test as it is reported; counted ones carry a log2 p, the others only a detail."""
+
+    name: str
+    log2_p: float | None
+    trials: int
+    detail: str
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The verdict and everything it rests on."""
+
+    verdict: str
+    release: str | None
+    recipient: str | None
+    log2_p: float | None
+    log2_p_adjusted: float | None
+    tests: tuple[TestResult, ...]
+    order: str
+    suspect_digest: str
+    suspect_kind: str
+    reasons: tuple[str, ...]
+    name: str | None
+    version: str | None
+    copy: str | None
+    matched_tensors: int
+    total_tensors: int
+    similarity: float | None
+    excluded: tuple[tuple[str, str], ...]
+    threshold: float
+    multiplicity: tuple[tuple[str, int], ...]
+    evidence_path: str | None
+    case: int | None
+    expect: str | None
+
+
+def check(request: CheckRequest, passphrase: Callable[[], bytes], progress: Progress | None = None) -> CheckResult:
+    """Check a suspect; logs a case and writes an evidence file where that was asked for and the verdict is `ours`.
+
+    Raises:
+        InputError: the suspect, a release or a flag cannot be used.
+    """
+    home = Home.open(request.home)
+    _check_request(request)
+    phrase = passphrase()
+    secret = home.owner_secret(phrase)
+    with ExitStack() as stack:
+        suspect = stack.enter_context(open_model(_suspect_path(request.suspect), allow_torch=True))
+        registry = stack.enter_context(home.registry(home.log_key(phrase) if _wants_case(request) else None))
+        records = _releases(registry, request)
+        digests = digest_tensors(suspect, progress)
+        findings = [
+            examine(suspect, digests, record, registry.records.copies(record.release_id), secret, place, progress)
+            for record in records
+            for place in [request.reference]
+        ]
+        suspect.verify_unchanged()
+        digest = canonical_digest(digests.values())
+        result = judge(findings, digest.hex(), suspect, request)
+        if not _wants_case(request):
+            return result
+        return _with_case(result, findings, home, phrase, registry, suspect, digest, secret, request)
+
+
+def _check_request(request: CheckRequest) -> None:
+    if request.expect not in (None, OURS, "not-ours"):
+        raise InputError(f"--expect {request.expect!r} is neither `ours` nor `not-ours`")
+    if (request.suspect_date is None) != (request.suspect_source is None):
+        raise InputError(
+            "--suspect-date and --suspect-source go together", hint="a date without its source convinces nobody"
+        )
+    if (request.challenge is not None) != (request.case not in (None, NEW_CASE)):
+        raise InputError("--case INDEX and --challenge HEX go together", hint="log a case first with --case new")
+    if request.challenge is not None and request.evidence is None:
+        raise InputError("a challenge is answered by an evidence file", hint="name one with --evidence FILE")
+    if request.evidence is not None and request.evidence.exists():
+        raise InputError(
+            f"{request.evidence} is there already", hint="name another file; evidence is never written over"
+        )
+
+
+def _wants_case(request: CheckRequest) -> bool:
+    return request.evidence is not None or request.case is not None
+
+
+def _suspect_path(suspect: str) -> Path:
+    for scheme in ("http:", "https:", "sagemaker:", "python:", "s3:"):
+        if suspect.startswith(scheme):
+            raise InputError(
+                f"{suspect}: a suspect that only answers cannot be checked by this version",
+                hint="get its weights and name the folder or file",
+            )
+    return Path(suspect)
+
+
+def _releases(registry: EmbeddedRegistry, request: CheckRequest) -> list[ReleaseRecord]:
+    if request.releases:
+        return [registry.records.release(release) for release in dict.fromkeys(request.releases)]
+    known = registry.records.list_releases()
+    if not known:
+        raise InputError("this owner has released nothing yet", hint="run `weightmark release MODEL --out DIR` first")
+    return known
+
+
+def judge(findings: list[Finding], digest: str, suspect: Model, request: CheckRequest) -> CheckResult:
+    """One verdict from all findings, after everything that was tried is paid for."""
+    tested = [finding for finding in findings if finding.best is not None]
+    tried = max((finding.statistics_tried for finding in tested), default=1)
+    multiplicity = (("statistics", tried), ("releases", len(findings)))
+    counts = [count for _, count in multiplicity]
+    best = min(tested, key=lambda f: f.best.log2_p if f.best else 0.0, default=None)
+    raw = best.best.log2_p if best is not None and best.best is not None else None
+    adjusted = add_multiplicity(raw, counts) if raw is not None else None
+    exact = next((f for f in findings if f.identical_bits >= IDENTICAL_BITS or f.identical_copies), None)
+    if adjusted is not None and adjusted <= THRESHOLD_LOG2_P and best is not None:
+        return _result(OURS, best, raw, adjusted, digest, suspect, request, multiplicity, _reasons_ours(best))
+    if exact is not None and exact.identical_bits >= IDENTICAL_BITS:
+        reasons = [f"tensors identical to this release carry {exact.identical_bits:.0f} predicted bits of its mark"]
+        return _result(OURS, exact, raw, adjusted, digest, suspect, request, multiplicity, reasons)
+    related = exact or next((f for f in findings if f.identical_to_reference), None)
+    if related is not None:
+        what = "unmarked reference" if related.identical_to_reference else "release, which carries no mark"
+        reasons = [
+            f"every tensor is identical to the {what}: the same model, but no key of ours speaks for whose it is"
+        ]
+        return _result(RELATED, related, None, None, digest, suspect, request, multiplicity, reasons)
+    return _nothing_found(findings, best, raw, adjusted, digest, suspect, request, multiplicity)
+
+
+def _reasons_ours(finding: Finding) -> list[str]:
+    reasons = []
+    if finding.identical_copies:
+        reasons.append("every tensor is identical to a released copy, whatever the container and names")
+    elif finding.identical_bits >= IDENTICAL_BITS:
+        reasons.append(f"some tensors are identical to a release ({finding.identical_bits:.0f} predicted bits)")
+    if finding.recipient is not None:
+        reasons.append("the recipient's code names a copy, never who leaked it: the owner held it too")
+    elif finding.copies and finding.recipient_test is not None:
+        reasons.append("the owner's mark shows, and no recipient's code passes its threshold")
+    return reasons
+
+
+def _nothing_found(
+    findings: list[Finding],
+    best: Finding | None,
+    raw: float | None,
+    adjusted: float | None,
+    digest: str,
+    suspect: Model,
+    request: CheckRequest,
+    multiplicity: tuple[tuple[str, int], ...],
+) -> CheckResult:
+    needed = -THRESHOLD_LOG2_P + POWER_MARGIN_BITS
+    weakest = min(findings, key=lambda finding: finding.power_bits)
+    if weakest.power_bits >= needed:
+        reasons = [
+            f"nothing found; a copy disturbed by 0.4 row deviations would have shown {weakest.power_bits:,.0f} bits, "
+            f"and {needed:.0f} are enough"
+        ]
+        return _result(NOT_SHOWN, best, raw, adjusted, digest, suspect, request, multiplicity, reasons)
+    reasons = [
+        f"for release {weakest.record.name} {weakest.record.version}, {weakest.matched} of {weakest.marked} marked tensors "
+        f"have a partner of the same shape in the suspect: even a copy would show {weakest.power_bits:,.0f} bits of the "
+        f"{needed:.0f} that are needed",
+        "needed: the whole model, or the release that this suspect might come from (--release)",
+    ]
+    return _result(NO_POWER, best, raw, adjusted, digest, suspect, request, multiplicity, reasons)
+
+
+def _result(
+    verdict: str,
+    finding: Finding | None,
+    raw: float | None,
+    adjusted: float | None,
+    digest: str,
+    suspect: Model,
+    request: CheckRequest,
+    multiplicity: tuple[tuple[str, int], ...],
+    reasons: list[str],
+) -> CheckResult:
+    named = verdict in (OURS, RELATED) and finding is not None
+    copy = _copy_of(finding) if finding is not None and verdict == OURS else (None, None)
+    tests = tuple(_test_result(test) for test in finding.tests) if finding is not None else ()
+    if finding is not None and finding.recipient_test is not None:
+        tests += (_test_result(finding.recipient_test, f"best of {finding.copies} copies, two looks"),)
+    return CheckResult(
+        verdict=verdict,
+        release=finding.record.release_id if named and finding is not None else None,
+        recipient=copy[0],
+        log2_p=raw,
+        log2_p_adjusted=adjusted,
+        tests=tests,
+        order=SELF_ASSERTED,
+        suspect_digest=digest,
+        suspect_kind="file" if suspect.is_single_file else "directory",
+        reasons=(*reasons, *(finding.notes if finding is not None else ())),
+        name=finding.record.name if named and finding is not None else None,
+        version=finding.record.version if named and finding is not None else None,
+        copy=copy[1],
+        matched_tensors=finding.matched if finding is not None else 0,
+        total_tensors=finding.marked if finding is not None else 0,
+        similarity=finding.similarity if finding is not None else None,
+        excluded=finding.excluded if finding is not None else (),
+        threshold=THRESHOLD_LOG2_P,
+        multiplicity=multiplicity,
+        evidence_path=None,
+        case=None,
+        expect=request.expect,
+    )
+
+
+def _copy_of(finding: Finding) -> tuple[str | None, str | None]:
+    """Recipient and copy id: by the code, or because the suspect is exactly one copy."""
+    if finding.recipient is not None:
+        return finding.recipient, finding.recipient_copy
+    if len(finding.identical_copies) == 1:
+        return finding.identical_copies[0].recipient, finding.identical_copies[0].copy_id
+    return None, None
+
+
+def _test_result(test: KeyedTest, detail: str = "") -> TestResult:
+    return TestResult(test.name, test.log2_p, test.trials, detail or f"z = {test.z:.1f}")
+
+
+def _with_case(
+    result: CheckResult,
+    findings: list[Finding],
+    home: Home,
+    phrase: bytes,
+    registry: EmbeddedRegistry,
+    suspect: Model,
+    digest: bytes,
+    secret: bytes,
+    request: CheckRequest,
+) -> CheckResult:
+    """Log a case and, unless only that was asked for, open its blocks into an evidence file."""
+    from dataclasses import replace
+
+    finding = next((f for f in findings if f.record.release_id == result.release), None)
+    if result.verdict != OURS or finding is None or finding.best is None:
+        note = "no evidence file was written: only the verdict `ours` can be shown to others"
+        return replace(result, reasons=(*result.reasons, note))
+    key = home.private_key(phrase)
+    case = open_case(finding, result, registry, key, home, suspect, digest, request.case)
+    if request.evidence is None:
+        return replace(result, case=case.log_index)
+    make_evidence(case, finding, result, registry, home, key, suspect, secret, request)
+    return replace(result, case=case.log_index, evidence_path=str(request.evidence))

@@ -1,0 +1,351 @@
+"""The job of `weightmark evidence`: verify an evidence file as a third party, with nothing of the owner's but his keys.
+
+Signatures first, then the order in the log, then the draw, then the openings, then the numbers, recomputed from the
+suspect. Nothing that the file says about itself is believed where it can be computed. Prints nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cli.case import CHALLENGED_DRAW, SELF_ASSERTED_DRAW, Outcome, case_multiplicity, checkpoint_randomness, score
+from cli.evidence_file import EvidenceBody, read_evidence, verify_signature
+from cli.home import Home
+from registry.log.merkle import leaf_hash, verify_inclusion
+from registry.log.proof import read_proof
+from registry.signing.entry import CASE, OWNER, RELEASE, Entry, read_entry
+from registry.signing.keys import PublicKey
+from registry.signing.small_files import read_small_file
+from registry.signing.strict_json import MAX_BUNDLE_BYTES
+from registry.signing.trust import MAX_TRUST_BYTES, TrustPolicy, parse_trust
+from watermark.errors import (
+    DigestError,
+    DocumentError,
+    InclusionError,
+    KeyMismatchError,
+    UntrustedKeyError,
+    VerificationError,
+)
+from watermark.evidence import THRESHOLD_LOG2_P, THRESHOLD_RECIPIENT_LOG2_P, add_multiplicity
+from watermark.marks.dispute import DISPUTABLE, draw_blocks, verify_openings
+from watermark.marks.geometry import Geometry
+from watermark.marks.secret import copy_commitment, stretch_root
+from watermark.marks.subspace import SUBSPACES
+from watermark.model.digest import Progress, canonical_digest, digest_tensors
+from watermark.model.directory import Model, open_model
+
+SELF_ASSERTED = "self-asserted"
+#: Where linear algebra stands between the weights and the integers, machines agree to this.
+_DECOMPOSED_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class EvidenceRequest:
+    """Which file to verify, against which suspect and reference, trusting whom."""
+
+    file: Path
+    home: Path
+    suspect: Path | None = None
+    reference: Path | None = None
+    trust: Path | None = None
+
+
+@dataclass(frozen=True)
+class EvidenceResult:
+    """What a third party may conclude; `holds` is False also where the suspect was not compared."""
+
+    holds: bool
+    owner: str
+    release: str
+    copy: str | None
+    recipient: str | None
+    order: str
+    draw: str
+    log2_p_adjusted: float | None
+    suspect_compared: bool
+    case: int
+    blocks: int
+    statistic: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Logged:
+    """An entry whose place in a trusted log and whose signature were verified."""
+
+    entry: Entry
+    data: bytes
+    index: int
+    checkpoint: bytes
+    size: int
+
+
+def verify_evidence(request: EvidenceRequest, progress: Progress | None = None) -> EvidenceResult:
+    """Verify an evidence file; without a suspect, only what is in the file.
+
+    Raises:
+        VerificationError: a signature, proof, draw, opening or number does not hold.
+        DocumentError: the file is not an evidence file.
+    """
+    data = read_small_file(request.file, what="the evidence file", max_bytes=MAX_BUNDLE_BYTES)
+    body, signed, signatures = read_evidence(data)
+    trust = _trust(request)
+    keys = trust.owners.get(body.owner, ())
+    if not keys:
+        raise UntrustedKeyError(f"the trust file does not know the owner {body.owner!r}")
+    verify_signature(signed, signatures, keys)
+    release = _logged(body.proofs, "release", RELEASE, keys, trust)
+    case = _logged(body.proofs, "case", CASE, keys, trust)
+    _logged(body.proofs, "owner", OWNER, keys, trust)
+    root = _check_claim(body, release, case)
+    geometry = Geometry.from_document(body.geometry)
+    _check_draw(body, geometry, root, case, keys, trust)
+    _check_copy(body, release, case, root)
+    with ExitStack() as stack:
+        suspect = None
+        if request.suspect is not None:
+            suspect = stack.enter_context(open_model(request.suspect, allow_torch=True))
+            _check_suspect(suspect, case, progress)
+            _check_absent(suspect, geometry, case)
+        verify_openings(body.openings, geometry, root, None)
+        if request.reference is not None:
+            _check_reference(stack.enter_context(open_model(request.reference, allow_torch=True)), body, geometry)
+        if suspect is None:
+            return _without_suspect(body, release, case)
+        statistic = str(case.entry.body["statistic"])
+        outcome = score(body.openings, geometry, root, stretch_root(root), suspect, statistic, body.copy)
+        suspect.verify_unchanged()
+    _check_numbers(outcome, body)
+    return _conclude(body, release, case, outcome)
+
+
+def _trust(request: EvidenceRequest) -> TrustPolicy:
+    if request.trust is None:
+        return Home.open(request.home).trust()
+    data = read_small_file(request.trust, what="the trust file", max_bytes=MAX_TRUST_BYTES)
+    try:
+        return parse_trust(data.decode("utf-8"))
+    except UnicodeDecodeError as err:
+        raise DocumentError(f"the trust file {request.trust} is not UTF-8") from err
+
+
+def _logged(
+    proofs: Mapping[str, bytes], name: str, kind: str, keys: tuple[PublicKey, ...], trust: TrustPolicy
+) -> _Logged:
+    if name not in proofs:
+        raise InclusionError(f"the evidence file brings no log proof of the {name} entry")
+    return _verify_proof(proofs[name], kind, keys, trust)
+
+
+def _verify_proof(data: bytes, kind: str, keys: tuple[PublicKey, ...], trust: TrustPolicy) -> _Logged:
+    """Checkpoint by a trusted log, inclusion of the entry, and the owner's signature on it."""
+    proof = read_proof(data)
+    if proof.extra is None:
+        raise InclusionError(f"the log proof of the {kind} entry brings no entry")
+    checkpoint, _ = trust.log.verify(proof.checkpoint)
+    verify_inclusion(proof.index, checkpoint.size, leaf_hash(proof.extra), proof.hashes, checkpoint.root)
+    entry = read_entry(proof.extra)
+    if entry.kind != kind:
+        raise InclusionError(f"a log proof is for a {entry.kind!a} entry, not for a {kind} entry")
+    key = next((key for key in keys if key.key_id == entry.key_id), None)
+    if key is None:
+        raise UntrustedKeyError(f"the {kind} entry is not signed by a key of the owner")
+    entry.verify(key)
+    return _Logged(entry, proof.extra, proof.index, proof.checkpoint, checkpoint.size)
+
+
+def _check_claim(body: EvidenceBody, release: _Logged, case: _Logged) -> bytes:
+    """The case must be the owner's, about this release, and later in the log than the mark it uses; gives R."""
+    for logged in (release, case):
+        if logged.entry.body.get("owner") != body.owner:
+            raise UntrustedKeyError("a log entry names another owner than the evidence file")
+    for name in ("release", "R"):
+        if release.entry.body.get(name) != case.entry.body.get(name):
+            raise DigestError(f"the case is about another {name} than the release entry")
+    if release.index >= case.index:
+        raise InclusionError("the mark was logged after the case: it could have been made for this suspect")
+    if case.entry.body.get("statistic") not in DISPUTABLE:
+        raise DocumentError(
+            f"the case uses the statistic {case.entry.body.get('statistic')!a}, which is not of the family"
+        )
+    return _digest_field(case.entry.body, "R")
+
+
+def _digest_field(fields: Mapping[str, Any], name: str) -> bytes:
+    value = fields.get(name)
+    try:
+        data = bytes.fromhex(value) if isinstance(value, str) else b""
+    except ValueError:
+        data = b""
+    if len(data) != 32:
+        raise DocumentError(f"{name!r} of a log entry is not a SHA-256 digest")
+    return data
+
+
+def _check_draw(
+    body: EvidenceBody,
+    geometry: Geometry,
+    root: bytes,
+    case: _Logged,
+    keys: tuple[PublicKey, ...],
+    trust: TrustPolicy,
+) -> None:
+    """The opened blocks must be the ones that the case and the later randomness drew, with spent ones left out."""
+    if body.draw == SELF_ASSERTED_DRAW:
+        if case.size != case.index + 1:
+            raise VerificationError("the draw does not use the first checkpoint that covers the case")
+        if body.randomness != checkpoint_randomness(case.checkpoint):
+            raise VerificationError("the draw does not follow from the checkpoint that it names")
+    elif body.draw != CHALLENGED_DRAW:
+        raise DocumentError(f"the draw {body.draw!a} is of no known kind")
+    spent: set[int] = set()
+    stated = [number for number in case.entry.body.get("prior", []) if isinstance(number, int)]
+    found = []
+    for prior in body.prior:
+        earlier = _verify_proof(prior.proof, CASE, keys, trust)
+        if _digest_field(earlier.entry.body, "R") != root:
+            raise DigestError("an earlier case is about another mark")
+        found.append(earlier.index)
+        spent.update(_draw(geometry, root, earlier, prior.randomness, spent))
+    if found != stated:
+        raise VerificationError("the file does not bring the earlier cases that the logged case names")
+    drawn = _draw(geometry, root, case, body.randomness, spent)
+    if tuple(opening.block for opening in body.openings) != drawn:
+        raise VerificationError(
+            "the opened blocks are not the ones that were drawn", hint="a chosen subset proves nothing"
+        )
+
+
+def _draw(geometry: Geometry, root: bytes, case: _Logged, randomness: bytes, spent: set[int]) -> tuple[int, ...]:
+    fields = case.entry.body
+    absent, count = fields.get("absent"), fields.get("blocks")
+    if not isinstance(absent, list) or not isinstance(count, int) or not 0 < count <= geometry.blocks:
+        raise DocumentError("a case entry does not say how many blocks it opens, or which tensors are absent")
+    eligible = [
+        block
+        for number, tensor in enumerate(geometry.marked)
+        if number not in absent
+        for block in range(tensor.first_block, tensor.first_block + tensor.layout.blocks)
+        if block not in spent
+    ]
+    return draw_blocks(root, _digest_field(fields, "suspect"), case.data, randomness, eligible, count)
+
+
+def _check_copy(body: EvidenceBody, release: _Logged, case: _Logged, root: bytes) -> None:
+    if (body.copy is None) != (case.entry.body.get("layer") != "recipient"):
+        raise DocumentError("the case and the file do not agree on whether a copy is claimed")
+    if body.copy is None:
+        return
+    if case.entry.body.get("copy") != release.entry.body.get("copy"):
+        raise DigestError("the case is about another copy than the release entry")
+    found = copy_commitment(root, body.copy.key, body.copy.salt, body.copy.recipient)
+    if found != _digest_field(release.entry.body, "copy_commitment"):
+        raise KeyMismatchError("the opened copy is not the one that was committed before it shipped")
+
+
+def _check_suspect(suspect: Model, case: _Logged, progress: Progress | None) -> None:
+    found = canonical_digest(digest_tensors(suspect, progress).values())
+    if found != _digest_field(case.entry.body, "suspect"):
+        raise DigestError(
+            "this is not the suspect of the case", hint="compare the digest with where the suspect was taken"
+        )
+
+
+def _check_absent(suspect: Model, geometry: Geometry, case: _Logged) -> None:
+    """Tensors may be left out of the draw only where the suspect has none of their shape."""
+    shapes = {tensor.shape for tensor in suspect.tensors.values() if tensor.dtype.is_decodable}
+    absent = [number for number, tensor in enumerate(geometry.marked) if tensor.shape not in shapes]
+    if absent != case.entry.body.get("absent"):
+        raise VerificationError(
+            "the case left tensors out of the draw that the suspect has, or kept some that it lacks"
+        )
+
+
+def _check_reference(reference: Model, body: EvidenceBody, geometry: Geometry) -> None:
+    """The opened values must be those of the reference that was handed over in confidence."""
+    tensors = {digest.hex(): reference.tensors[name] for name, digest in digest_tensors(reference).items()}
+    for opening in body.openings:
+        marked = geometry.tensor_of_block(opening.block)
+        tensor = tensors.get(marked.digest)
+        if tensor is None:
+            raise DigestError("the reference that was handed over is not the one that was marked")
+        start, stop = marked.layout.bounds(opening.block - marked.first_block)
+        width = tensor.dtype.bits // 8
+        if reference.read(tensor, start * width, stop * width) != opening.reference:
+            raise DigestError(f"block {opening.block} of the reference differs from the opened values")
+
+
+def _check_numbers(outcome: Outcome, body: EvidenceBody) -> None:
+    """What the file says must be what the suspect shows: to the last bit, or within 1 % where it was decomposed."""
+    found, stated = outcome.owner, body.result
+    pairs = [(found.total, stated.get("total")), (found.energy, stated.get("energy"))]
+    if outcome.recipient is not None:
+        theirs = stated.get("recipient") or {}
+        pairs += [(outcome.recipient.total, theirs.get("total")), (outcome.recipient.energy, theirs.get("energy"))]
+    tolerance = _DECOMPOSED_TOLERANCE if found.name in SUBSPACES else 0.0
+    for value, text in pairs:
+        number = int(text) if isinstance(text, str) and text.lstrip("-").isdecimal() else None
+        if number is None or not math.isclose(value, number, rel_tol=tolerance, abs_tol=0.0):
+            raise VerificationError("the numbers in the file are not the ones that the suspect shows")
+
+
+def _without_suspect(body: EvidenceBody, release: _Logged, case: _Logged) -> EvidenceResult:
+    reasons = (
+        "signatures, log order, draw and openings hold",
+        "the suspect was not compared: nothing is shown about it yet",
+    )
+    return _result(body, release, case, None, reasons, compared=False)
+
+
+def _conclude(body: EvidenceBody, release: _Logged, case: _Logged, outcome: Outcome) -> EvidenceResult:
+    counts = [count for _, count in case_multiplicity(case.index, len(DISPUTABLE))]
+    adjusted = add_multiplicity(outcome.owner.log2_p, counts)
+    reasons = [f"recomputed from {len(body.openings)} opened blocks: log2 p {outcome.owner.log2_p:,.1f}"]
+    holds = adjusted <= THRESHOLD_LOG2_P
+    if not holds:
+        reasons.append(f"{-adjusted:.0f} bits after multiplicity are short of {-THRESHOLD_LOG2_P:.0f}")
+    recipient = None
+    if outcome.recipient is not None and body.copy is not None:
+        named = add_multiplicity(outcome.recipient.log2_p, [case.index + 1])
+        reasons.append(f"the copy for {body.copy.recipient}: log2 p {named:,.1f} after multiplicity")
+        if named <= THRESHOLD_RECIPIENT_LOG2_P:
+            recipient = body.copy.recipient
+        else:
+            holds = False
+            reasons.append(f"that is short of {-THRESHOLD_RECIPIENT_LOG2_P:.0f} bits")
+    if body.draw == CHALLENGED_DRAW:
+        reasons.append(f"the draw used the challenge {body.randomness.hex()}: compare it with the one that you gave")
+    result = _result(body, release, case, adjusted, tuple(reasons), compared=True)
+    return replace(result, holds=holds, recipient=recipient)
+
+
+def _result(
+    body: EvidenceBody,
+    release: _Logged,
+    case: _Logged,
+    adjusted: float | None,
+    reasons: tuple[str, ...],
+    *,
+    compared: bool,
+) -> EvidenceResult:
+    copy = release.entry.body.get("copy")
+    return EvidenceResult(
+        holds=False,
+        owner=body.owner,
+        release=str(release.entry.body.get("release")),
+        copy=str(copy) if body.copy is not None else None,
+        recipient=None,
+        order=SELF_ASSERTED,
+        draw=body.draw,
+        log2_p_adjusted=adjusted,
+        suspect_compared=compared,
+        case=case.index,
+        blocks=len(body.openings),
+        statistic=str(case.entry.body["statistic"]),
+        reasons=reasons,
+    )

@@ -1,0 +1,314 @@
+"""Test one release's mark in the weights of one suspect: exact copies, then the keyed tests, then the recipients.
+
+Uses everything the owner has, so its numbers are the owner's private answer; what strangers can check is made in
+`case.py`. Every statistic, release and copy that was tried is counted, and the count goes out with the result.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cli.mark_record import MarkRecord
+from registry.store.records import CopyRecord, ReleaseRecord
+import numpy as np
+
+from watermark.errors import WeightmarkError
+from watermark.evidence import (
+    POWER_MARGIN_BITS,
+    THRESHOLD_LOG2_P,
+    THRESHOLD_RECIPIENT_LOG2_P,
+    KeyedTest,
+    add_multiplicity,
+    predicted_bits_blind,
+    predicted_bits_with_reference,
+)
+from watermark.lineage.pairing import mean_cosine, pair_by_name, pair_tensors
+from watermark.marks.chips import recipient_code
+from watermark.marks.detect import BASE_REGRESSION, BLIND, ROW_STATISTICS, detect
+from watermark.marks.geometry import OWNER_ENERGY, Geometry
+from watermark.marks.secret import ReleaseKey
+from watermark.marks.spans import Carrier, ChipSource, Sources
+from watermark.marks.subspace import SUBSPACES, detect_subspaces
+from watermark.marks.trace import fold, residual_for
+from watermark.model.digest import Progress, canonical_digest, digest_tensors
+from watermark.model.directory import Model, open_model
+from watermark.model.safetensors import TensorInfo
+
+#: A disturbance in row deviations at which a copy is still expected to be found, when power is stated.
+POWER_DISTURBANCE = 0.4
+#: A tensor that is byte for byte a released one speaks by itself from this many predicted bits on.
+IDENTICAL_BITS = 64.0
+#: The first look at the recipients uses one chunk in this many; it usually suffices.
+_FIRST_LOOK = 8
+_TRACE_LOOKS = 2
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The unmarked reference of a release, opened and found to be the one that was marked; or why it is not at hand."""
+
+    model: Model | None
+    tensors: Mapping[str, TensorInfo]
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one release's tests show in one suspect. Counts of what was tried stand beside the tests."""
+
+    record: ReleaseRecord
+    tests: tuple[KeyedTest, ...]
+    statistics_tried: int
+    recipient: str | None
+    recipient_copy: str | None
+    recipient_test: KeyedTest | None
+    copies: int
+    matched: int
+    marked: int
+    similarity: float | None
+    power_bits: float
+    identical_bits: float
+    identical_copies: tuple[CopyRecord, ...]
+    identical_to_reference: bool
+    excluded: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def best(self) -> KeyedTest | None:
+        """The test that shows the most; None when none was run."""
+        return min(self.tests, key=lambda test: test.log2_p, default=None)
+
+
+def open_reference(record: ReleaseRecord, given: Path | None, stack: ExitStack) -> Reference:
+    """Open the reference where it was remembered or where the caller says, and demand that it is unchanged."""
+    place = given if given is not None else Path(record.reference_place)
+    try:
+        model = stack.enter_context(open_model(place, allow_torch=True))
+        digests = digest_tensors(model)
+    except WeightmarkError as err:
+        return Reference(None, {}, f"the unmarked reference is not at {place}: {err}")
+    if canonical_digest(digests.values()).hex() != record.reference_digest:
+        return Reference(None, {}, f"the model at {place} is not the reference of this release any more")
+    return Reference(model, {digest.hex(): model.tensors[name] for name, digest in digests.items()})
+
+
+def examine(
+    suspect: Model,
+    suspect_digests: Mapping[str, bytes],
+    record: ReleaseRecord,
+    copies: Sequence[CopyRecord],
+    owner_secret: bytes,
+    reference_place: Path | None,
+    progress: Progress | None = None,
+) -> Finding:
+    """Run every test of one release on a suspect."""
+    identical = identical_copies(suspect_digests, copies)
+    with ExitStack() as stack:
+        reference = open_reference(record, reference_place, stack)
+        notes = [reference.problem] if reference.problem else []
+        of_reference = set(reference.tensors) if reference.model else set()
+        is_reference = canonical_digest(suspect_digests.values()).hex() == record.reference_digest
+        if record.mark_root is None:
+            notes.append("this release carries no mark: only exact copies of it are recognised")
+            return _unmarked(record, copies, identical, is_reference, notes)
+        mark = MarkRecord.from_document(record.mark_document)
+        base = _open_base(mark, stack, notes)
+        carriers, similarity = _carriers(mark, suspect, reference, base)
+        sources = Sources(suspect, reference.model, base)
+        release_key = ReleaseKey.of(owner_secret, bytes.fromhex(record.reference_digest))
+        chips = ChipSource.of(release_key.block_secrets(), mark.stretched)
+        tests, tried = _owner_tests(sources, carriers, chips, with_base=base is not None, progress=progress)
+        recipient, recipient_test = None, None
+        best = min(tests, key=lambda test: test.log2_p, default=None)
+        if best is not None and best.log2_p <= THRESHOLD_RECIPIENT_LOG2_P and reference.model is not None:
+            recipient, recipient_test = _trace(
+                sources,
+                carriers,
+                chips,
+                mark,
+                bytes.fromhex(record.mark_root),
+                release_key,
+                copies,
+                best.name,
+                progress,
+            )
+        return Finding(
+            record=record,
+            tests=tuple(tests),
+            statistics_tried=tried,
+            recipient=recipient,
+            recipient_copy=next((copy.copy_id for copy in copies if recipient and copy.recipient == recipient), None),
+            recipient_test=recipient_test,
+            copies=len(copies),
+            matched=len(carriers),
+            marked=len(mark.geometry.marked),
+            similarity=similarity,
+            power_bits=_power(sources, carriers, is_based=mark.geometry.base is not None),
+            identical_bits=_identical_bits(suspect, suspect_digests, mark.geometry, copies, of_reference),
+            identical_copies=identical,
+            identical_to_reference=is_reference,
+            excluded=tuple((excluded.digest, excluded.reason) for excluded in mark.geometry.excluded),
+            notes=tuple(notes),
+        )
+
+
+def identical_copies(suspect_digests: Mapping[str, bytes], copies: Sequence[CopyRecord]) -> tuple[CopyRecord, ...]:
+    """Copies whose tensors are exactly the suspect's, in whatever container, order and names."""
+    ours = sorted({digest.hex() for digest in suspect_digests.values()})
+    return tuple(copy for copy in copies if _digests_of(copy) == ours)
+
+
+def _digests_of(copy: CopyRecord) -> list[str]:
+    return [str(digest) for digest in json.loads(copy.tensor_digests)]
+
+
+def _unmarked(
+    record: ReleaseRecord,
+    copies: Sequence[CopyRecord],
+    identical: tuple[CopyRecord, ...],
+    is_reference: bool,
+    notes: list[str],
+) -> Finding:
+    return Finding(
+        record, (), 0, None, None, None, len(copies), 0, 0, None, 0.0, 0.0, identical, is_reference, (), tuple(notes)
+    )
+
+
+def _open_base(mark: MarkRecord, stack: ExitStack, notes: list[str]) -> Model | None:
+    if mark.base_place is None:
+        return None
+    try:
+        base = stack.enter_context(open_model(Path(mark.base_place), allow_torch=True))
+        if canonical_digest(digest_tensors(base).values()).hex() == mark.geometry.base:
+            return base
+        notes.append(f"the model at {mark.base_place} is not the declared base any more")
+    except WeightmarkError as err:
+        notes.append(f"the declared base is not at {mark.base_place}: {err}")
+    return None
+
+
+def _carriers(
+    mark: MarkRecord, suspect: Model, reference: Reference, base: Model | None
+) -> tuple[list[Carrier], float | None]:
+    """Pair the marked tensors with the suspect's: by values where the reference is at hand, else by name."""
+    marked = {tensor.digest: tensor for tensor in mark.geometry.marked}
+    if reference.model is None:
+        shapes = {digest: tensor.shape for digest, tensor in marked.items()}
+        found = pair_by_name(mark.names, suspect, shapes)
+        return [Carrier(marked[digest], tensor) for digest, tensor in found.items()], None
+    wanted = {digest: reference.tensors[digest] for digest in marked}
+    by_name = {tensor.name: marked[digest] for digest, tensor in wanted.items()}
+    pairs = pair_tensors(reference.model, wanted.values(), suspect)
+    bases: dict[str, TensorInfo] = {}
+    if base is not None:
+        bases = {pair.reference.name: pair.suspect for pair in pair_tensors(reference.model, wanted.values(), base)}
+    carriers = [
+        Carrier(by_name[pair.reference.name], pair.suspect, pair.reference, bases.get(pair.reference.name))
+        for pair in pairs
+    ]
+    return carriers, mean_cosine(pairs)
+
+
+def _owner_tests(
+    sources: Sources, carriers: Sequence[Carrier], chips: ChipSource, *, with_base: bool, progress: Progress | None
+) -> tuple[list[KeyedTest], int]:
+    """The family; the members that need a decomposition only where the others did not settle it. All are paid for."""
+    if not carriers:
+        return [], 0
+    if sources.reference is None:
+        return detect(sources, carriers, chips, [BLIND], progress), 1
+    names = [name for name in ROW_STATISTICS if with_base or name != BASE_REGRESSION]
+    tests = detect(sources, carriers, chips, names, progress)
+    tried = len(names) + len(SUBSPACES)
+    if min(test.log2_p for test in tests) > THRESHOLD_LOG2_P - POWER_MARGIN_BITS:
+        tests += detect_subspaces(sources, carriers, chips, progress=progress)
+    return tests, tried
+
+
+def _trace(
+    sources: Sources,
+    carriers: Sequence[Carrier],
+    chips: ChipSource,
+    mark: MarkRecord,
+    root: bytes,
+    release_key: ReleaseKey,
+    copies: Sequence[CopyRecord],
+    statistic: str,
+    progress: Progress | None,
+) -> tuple[str | None, KeyedTest | None]:
+    """Name the copy whose code shows, if one does after the number of copies; a first look at a part, then at all."""
+    names = [copy.recipient for copy in copies if copy.recipient is not None]
+    if not names or (mark.geometry.base is not None and sources.base is None):
+        return None, None
+    codes = {}
+    for name in names:
+        copy_key = release_key.copy_key(name)
+        codes[name] = recipient_code(copy_key.key, mark.stretched, copy_key.commitment(root))
+    share = mark.geometry.recipient_share
+    for every in (_FIRST_LOOK, 1):
+        scores = fold(sources, carriers, chips, share, residual_for(statistic), every=every, progress=progress)
+        tests = {name: scores.test(code) for name, code in codes.items()}
+        best = min(tests, key=lambda name: tests[name].log2_p)
+        if add_multiplicity(tests[best].log2_p, [len(names), _TRACE_LOOKS]) <= THRESHOLD_RECIPIENT_LOG2_P:
+            return best, tests[best]
+    return None, tests[best]
+
+
+def _power(sources: Sources, carriers: Sequence[Carrier], *, is_based: bool) -> float:
+    """Bits that a copy disturbed by 0.4 row deviations is predicted to show over the tensors in common."""
+    bits = 0.0
+    for carrier in carriers:
+        alpha = carrier.marked.alpha
+        if is_based:
+            alpha *= _share_of_difference(sources, carrier)
+        owner, other = alpha * OWNER_ENERGY**0.5, alpha * (1 - OWNER_ENERGY) ** 0.5
+        count = carrier.marked.layout.count
+        if carrier.reference is not None:
+            disturbance = (POWER_DISTURBANCE**2 + other**2) ** 0.5
+            bits += predicted_bits_with_reference(count, owner, disturbance)
+        else:
+            bits += predicted_bits_blind(count, owner) / (1 + POWER_DISTURBANCE**2)
+    return bits
+
+
+def _share_of_difference(sources: Sources, carrier: Carrier) -> float:
+    """Spread of reference minus base over the spread of the reference, from the first block; 0.0 without the base.
+
+    On a declared base, strength is relative to the difference: a disturbance of the whole weight weighs more there.
+    """
+    if sources.reference is None or sources.base is None or carrier.reference is None or carrier.base is None:
+        return 0.0
+    stop = carrier.marked.layout.bounds(0)[1]
+    ours = sources.reference.values(carrier.reference, 0, stop).astype(np.float64)
+    theirs = sources.base.values(carrier.base, 0, stop).astype(np.float64)
+    spread = float(ours.std())
+    return float((ours - theirs).std()) / spread if spread else 0.0
+
+
+def _identical_bits(
+    suspect: Model,
+    suspect_digests: Mapping[str, bytes],
+    geometry: Geometry,
+    copies: Sequence[CopyRecord],
+    of_reference: set[str],
+) -> float:
+    """Predicted blind bits of the owner layer in tensors equal to those of a copy and not to the reference's."""
+    unmarked = of_reference | {tensor.digest for tensor in geometry.excluded}
+    released = {digest for copy in copies for digest in _digests_of(copy)} - unmarked
+    alpha = {tensor.shape: tensor.alpha for tensor in geometry.marked}
+    bits = 0.0
+    counted = set()
+    for name, digest in suspect_digests.items():
+        tensor = suspect.tensors[name]
+        if digest.hex() in released and tensor.shape in alpha and digest not in counted:
+            counted.add(digest)
+            bits += predicted_bits_blind(_count(tensor), alpha[tensor.shape] * OWNER_ENERGY**0.5)
+    return bits
+
+
+def _count(tensor: TensorInfo) -> int:
+    return tensor.nbytes * 8 // tensor.dtype.bits

@@ -1,0 +1,54 @@
+"""What the owner keeps of a release's mark: its geometry, the names its tensors had, and the base it stands on.
+
+Stored as canonical JSON in the owner's private records. Holds no secret: the keys are derived again from the owner
+secret and the reference's digest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from registry.signing.canonical import canonical
+from watermark.errors import DocumentError
+from watermark.marks.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class MarkRecord:
+    """Geometry, digest of each marked tensor to its name at release, where the declared base lay, and scrypt(R).
+
+    scrypt(R) is no secret, since R is public: it is kept because it takes a second and 128 MiB to compute.
+    """
+
+    geometry: Geometry
+    names: Mapping[str, str]
+    base_place: str | None
+    stretched: bytes
+
+    def document(self) -> bytes:
+        """Canonical JSON (RFC 8785)."""
+        return canonical(
+            {
+                "geometry": self.geometry.document().decode(),
+                "names": dict(self.names),
+                "base_place": self.base_place,
+                "stretched": self.stretched.hex(),
+            }
+        )
+
+    @classmethod
+    def from_document(cls, data: bytes) -> MarkRecord:
+        """Read what `document` wrote; DocumentError for anything else."""
+        try:
+            fields = json.loads(data)
+            names = {str(digest): str(name) for digest, name in fields["names"].items()}
+            return cls(
+                Geometry.from_document(fields["geometry"]),
+                names,
+                fields["base_place"],
+                bytes.fromhex(fields["stretched"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as err:
+            raise DocumentError(f"the record of the mark is damaged: {err}", hint="run `weightmark doctor`") from err

@@ -1,0 +1,90 @@
+"""The job of `weightmark show`: all that the records say about one release, or one copy, by the beginning of its id.
+
+Looks whether the unmarked reference is still where it was, without reading it (`doctor --deep` does). Prints nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.home import Home
+from registry.store.records import CopyRecord, OwnerRecords, ReleaseRecord
+from watermark.errors import InputError
+
+
+@dataclass(frozen=True)
+class ShownCopy:
+    """A copy of the release. Digests are hex, times POSIX seconds."""
+
+    copy_id: str
+    recipient: str | None
+    commitment: str | None
+    index: int
+    root_digest: str
+    created_at: int
+
+
+@dataclass(frozen=True)
+class ShownRelease:
+    """A release, with all its copies or the one that was asked for.
+
+    `mark_root` is R, None for a release without a mark. `reference_is_there` tells of the place only, not of what it
+    holds now. `cases` are the log indices of the cases opened about it.
+    """
+
+    release_id: str
+    owner: str
+    name: str
+    version: str
+    mark_root: str | None
+    reference_place: str
+    reference_digest: str
+    reference_is_there: bool
+    origin: str
+    created_at: int
+    copies: tuple[ShownCopy, ...]
+    cases: tuple[int, ...]
+
+
+def show(home_folder: Path, identifier: str) -> ShownRelease:
+    """Return the release that has this id, or whose copy has it; a unique beginning of the id is enough.
+
+    Raises InputError when no id begins so, or several do.
+    """
+    home = Home.open(home_folder)
+    with home.registry() as registry:
+        release, copies = _find(registry.records, identifier)
+        cases = tuple(case.log_index for case in registry.records.cases(release.release_id))
+    return ShownRelease(
+        release.release_id,
+        release.owner,
+        release.name,
+        release.version,
+        release.mark_root,
+        release.reference_place,
+        release.reference_digest,
+        Path(release.reference_place).exists(),
+        home.origin,
+        release.created_at,
+        tuple(
+            ShownCopy(copy.copy_id, copy.recipient, copy.commitment, copy.log_index, copy.root_digest, copy.created_at)
+            for copy in copies
+        ),
+        cases,
+    )
+
+
+def _find(records: OwnerRecords, identifier: str) -> tuple[ReleaseRecord, list[CopyRecord]]:
+    """The release and those of its copies that are meant: a release's own id means all of them."""
+    found: list[tuple[ReleaseRecord, list[CopyRecord]]] = []
+    for release in records.list_releases():
+        copies = records.copies(release.release_id)
+        if release.release_id.startswith(identifier):
+            found.append((release, copies))
+            copies = [copy for copy in copies if copy.copy_id != release.release_id]
+        found += [(release, [copy]) for copy in copies if copy.copy_id.startswith(identifier)]
+    if len(found) != 1 or not identifier:
+        many = "more than one release or copy begins" if found else "no release or copy begins"
+        raise InputError(f"{identifier!a}: {many} with this", hint="see `weightmark list`, and give more of the id")
+    return found[0]

@@ -1,0 +1,38 @@
+#!/bin/sh
+# Make .venv with everything that demo and tests need. Instant when nothing changed since the last time; needs no root.
+set -eu
+cd "$(dirname "$0")/.."
+
+fail() {
+    echo "setup: $1" >&2
+    echo "setup: next: $2" >&2
+    exit 1
+}
+
+# What the environment was made from; a moved checkout counts as changed, for its packages load from here.
+wanted="$(pwd) $(cat pyproject.toml constraints.txt scripts/setup.sh | cksum)"
+if [ -x .venv/bin/python ] && [ "$(cat .venv/weightmark-stamp 2>/dev/null)" = "$wanted" ]; then
+    exit 0
+fi
+
+python=
+for candidate in "${PYTHON:-python3.11}" python3.11 python3 python; do
+    # Run it: a shim of pyenv may be there and lead to nothing.
+    if "$candidate" -c 'import sys; raise SystemExit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+        python=$candidate
+        break
+    fi
+done
+[ -n "$python" ] || fail "there is no Python 3.11 here" \
+    "install it (on Debian: apt install python3.11 python3.11-venv), or name it: PYTHON=/path/to/python3.11 sh $0"
+"$python" -c 'import venv, ensurepip' 2>/dev/null || fail "$python has no venv or no pip" \
+    "install them (on Debian: apt install python3.11-venv)"
+
+echo "setup: installing into $(pwd)/.venv; the first time takes a few minutes" >&2
+if ! .venv/bin/python -c 'import pip' 2>/dev/null; then
+    "$python" -m venv --clear .venv || fail ".venv cannot be made" "free disk space, or permit writing here"
+fi
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,demo]' || fail \
+    "pip could not install the packages" \
+    "look at its lines above: network, proxy or package index; then run the same command again"
+printf '%s\n' "$wanted" >.venv/weightmark-stamp

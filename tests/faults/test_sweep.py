@@ -1,0 +1,139 @@
+"""Each storage and SQL call of an append, failed once: nothing acknowledged is lost, and the log goes on by itself."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from registry.monitor import audit
+from registry.store.embedded import EmbeddedRegistry
+from tests.faults.injection import Fault, Killed, injected
+from tests.registry.example_log import LOG_KEY, ORIGIN, make_folder, release_entry, some_entries
+from watermark.errors import OutcomeUnknownError, UnavailableError
+
+BATCH = [release_entry(100), release_entry(101)]
+LAST = [release_entry(102)]
+
+
+def check(folder: Path, acknowledged: dict[bytes, int], known: int) -> None:
+    """Reopen, recover, go on: acknowledged entries are there once, the log is whole, the same append succeeds."""
+    with EmbeddedRegistry.open(folder, LOG_KEY) as registry:
+        assert registry.size in (known, known + 2, known + 3)
+        for entry, index in acknowledged.items():
+            assert registry.entry(index) == entry
+            assert registry.find(hashlib.sha256(entry).digest()) == index
+        receipts = registry.append([*BATCH, *LAST])
+        assert [receipt.index for receipt in receipts] == [known, known + 1, known + 2]
+        assert registry.size == known + 3
+        result = audit(folder, [registry.vkey])
+    assert result.whole, result.findings
+
+
+def run(folder: Path, fault: Fault) -> dict[bytes, int]:
+    """Open, append, append again, as a process would, until the fault ends it; what was acknowledged."""
+    acknowledged: dict[bytes, int] = {}
+    with injected(fault):
+        registry = EmbeddedRegistry.open(folder, LOG_KEY)
+        try:
+            for entries in (BATCH, LAST):
+                for entry, receipt in zip(entries, registry.append(entries), strict=True):
+                    acknowledged[entry] = receipt.index
+        finally:
+            registry.close()
+    return acknowledged
+
+
+def sweep(tmp_path: Path, start: Path, known: int, *, kill: bool, after: bool) -> int:
+    """Fail call 1, 2, 3, ... until none fails; how many there were."""
+    for at in range(1, 1000):
+        folder = Path(shutil.copytree(start, tmp_path / f"log{at}"))
+        fault = Fault(at, kill, after)
+        acknowledged: dict[bytes, int] = {}
+        try:
+            acknowledged = run(folder, fault)
+        except Killed:
+            assert kill
+        except (UnavailableError, OutcomeUnknownError):
+            assert not kill
+        gc.collect()
+        check(folder, acknowledged, known)
+        shutil.rmtree(folder)
+        if not fault.reached:
+            return at - 1
+    raise AssertionError("the sweep does not end")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("kill", [False, True], ids=["error", "kill"])
+def test_every_call_of_two_appends(tmp_path: Path, kill: bool, after: bool) -> None:
+    start = make_folder(tmp_path / "start", some_entries(2))
+    assert sweep(tmp_path, start, 2, kill=kill, after=after) > 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("kill", [False, True], ids=["error", "kill"])
+def test_every_call_while_a_tile_becomes_full(tmp_path: Path, kill: bool, after: bool) -> None:
+    with EmbeddedRegistry.create(tmp_path / "start", ORIGIN, LOG_KEY) as registry:
+        registry.append(some_entries(254))
+    assert sweep(tmp_path, tmp_path / "start", 254, kill=kill, after=after) > 60
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["error", "kill"])
+def test_the_registry_appears_whole_or_not_at_all(tmp_path: Path, kill: bool) -> None:
+    for at in range(1, 1000):
+        folder = tmp_path / f"{at}" / "log"
+        fault = Fault(at, kill, after=False)
+        try:
+            with injected(fault):
+                EmbeddedRegistry.create(folder, ORIGIN, LOG_KEY).close()
+        except (Killed, UnavailableError, OutcomeUnknownError):
+            gc.collect()
+        if folder.exists():
+            with EmbeddedRegistry.open(folder, LOG_KEY) as registry:
+                assert registry.append([b"first"])[0].index == 0
+        else:
+            EmbeddedRegistry.create(folder, ORIGIN, LOG_KEY).close()
+        if not fault.reached:
+            return
+    raise AssertionError("the sweep does not end")
+
+
+def test_after_an_error_the_same_object_goes_on_only_when_it_can(tmp_path: Path) -> None:
+    """An error in steps 3 to 5 stops the sequencer until it has caught up; then the same call gives the receipt."""
+    for at in range(1, 1000):
+        folder = make_folder(tmp_path / f"log{at}", some_entries(2))
+        with EmbeddedRegistry.open(folder, LOG_KEY) as registry:
+            with injected(Fault(at, kill=False, after=False)) as fault:
+                attempt(lambda registry=registry: registry.append(BATCH))
+            assert [receipt.index for receipt in registry.append(BATCH)] == [2, 3]
+            assert audit(folder, [registry.vkey]).whole
+        if not fault.reached:
+            return
+    raise AssertionError("the sweep does not end")
+
+
+def attempt(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except (UnavailableError, OutcomeUnknownError):
+        return
+
+
+def test_order_of_syncs(tmp_path: Path) -> None:
+    """Each file is synced before it is renamed, its folder after, and all before the append returns."""
+    trace = Fault(at=10**9, kill=False, after=False)
+    folder = make_folder(tmp_path / "log", some_entries(2))
+    with EmbeddedRegistry.open(folder, LOG_KEY) as registry, injected(trace):
+        registry.append(BATCH)
+    calls = [name for name in trace.calls if name in ("write", "fsync", "replace", "do_commit")]
+    renames = [at for at, name in enumerate(calls) if name == "replace"]
+    assert len(renames) == 4  # latest record, bundle, tile, published checkpoint
+    for at in renames:
+        assert calls[at - 2 : at + 2] == ["write", "fsync", "replace", "fsync"]
+    assert calls.index("do_commit") < renames[0]
