@@ -9,6 +9,7 @@ checkpoints: the text of a note is opaque here.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,6 +27,7 @@ MAX_NOTE_BYTES = 1 << 20
 MAX_SIGNATURES = 64
 
 _MARK = "\u2014 "
+_CONTROL = re.compile(rb"[\x00-\x09\x0b-\x1f]")
 
 
 class RawPublicKey(Protocol):
@@ -155,7 +157,7 @@ def parse_note(data: bytes) -> Note:
         content = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DocumentError(f"signed note: not UTF-8 at byte {error.start}") from error
-    if any(byte < 0x20 and byte != 0x0A for byte in data):
+    if _CONTROL.search(data):
         raise DocumentError("signed note: holds a control character")
     body, empty_line, signature_part = content.rpartition("\n\n")
     if not empty_line or not body or not signature_part.endswith("\n"):

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Engine
 from sqlmodel import select
 
-from registry.log.checkpoint import Checkpoint, read_checkpoint, sign_checkpoint
+from registry.log.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint
 from registry.log.merkle import (
     EMPTY_ROOT,
     consistency_proof,
@@ -26,7 +27,7 @@ from registry.log.merkle import (
     verify_consistency,
     verify_inclusion,
 )
-from registry.log.note import Ed25519Key, NoteSigner
+from registry.log.note import Ed25519Key, NoteSigner, parse_note, read_vkey
 from registry.log.proof import TlogProof, write_proof
 from registry.log.tiles import TileHashes
 from registry.store.clock import Clock
@@ -67,18 +68,29 @@ class EmbeddedRegistry:
         self._reader = open_engine(folder / DATABASE, read_only=True)
         self._writer = None if log_key is None else open_engine(folder / DATABASE)
         self._sequencer: Sequencer | None = None
-        if self._writer is not None:
-            upgrade(self._writer)
-        require_current_schema(self._reader)
-        with reading(self._reader) as session:
-            head = read_head(session)
-        self.origin, self.vkey = head.origin, head.vkey
-        if log_key is not None and self._writer is not None:
-            signer = NoteSigner(head.origin, log_key)
-            if signer.verifier.vkey != head.vkey:
-                raise RegistryError(f"{folder}: the log key is not the one of {head.origin}", hint="use this log's key")
-            self._sequencer = Sequencer(self._writer, self._reader, self._files, signer, clock)
-            self._sequencer.publish()
+        try:
+            if self._writer is not None:
+                upgrade(self._writer)
+            require_current_schema(self._reader)
+            with reading(self._reader) as session:
+                head = read_head(session)
+            self.origin, self.vkey = head.origin, head.vkey
+            self._verifier = read_vkey(head.vkey)
+            if log_key is not None and self._writer is not None:
+                self._sequencer = self._start(NoteSigner(head.origin, log_key), self._writer, clock)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, signer: NoteSigner, writer: Engine, clock: Clock) -> Sequencer:
+        """The sequencer, after it has brought all places up to the database."""
+        if signer.verifier.vkey != self.vkey:
+            raise RegistryError(
+                f"{self.folder}: the log key is not the one of {self.origin}", hint="use this log's key"
+            )
+        sequencer = Sequencer(writer, self._reader, self._files, signer, clock)
+        sequencer.publish()
+        return sequencer
 
     @classmethod
     def create(cls, folder: Path, origin: str, log_key: Ed25519Key, *, clock: Clock | None = None) -> EmbeddedRegistry:
@@ -211,14 +223,14 @@ class EmbeddedRegistry:
         data = self._files.read(CHECKPOINT)
         if data is None:
             raise LogHaltedError(f"{self.folder / CHECKPOINT}: missing")
-        return data, read_checkpoint(data, [self.vkey])
+        return data, verify_checkpoint(parse_note(data), [self._verifier])
 
     def _signed(self, size: int) -> tuple[bytes, Checkpoint]:
         with reading(self._reader) as session:
             row = session.get(CheckpointRow, size)
         if row is None or size > self.size:
             raise InputError(f"{self.origin} published no checkpoint of size {size}")
-        return row.checkpoint, read_checkpoint(row.checkpoint, [self.vkey])
+        return row.checkpoint, verify_checkpoint(parse_note(row.checkpoint), [self._verifier])
 
 
 def _prove(hashes: TileHashes, index: int, entry: bytes, checkpoint: Checkpoint, data: bytes) -> bytes:

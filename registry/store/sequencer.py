@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from sqlalchemy import Engine, insert, update
 from sqlmodel import Session, col, select
 
-from registry.log.checkpoint import Checkpoint, read_checkpoint, sign_checkpoint
+from registry.log.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint
 from registry.log.merkle import consistency_proof, leaf_hash, node_hash, root_from, verify_consistency
-from registry.log.note import NoteSigner
+from registry.log.note import NoteSigner, parse_note
 from registry.log.tiles import MAX_ENTRY_BYTES, TILE_HEIGHT, TILE_WIDTH, TileHashes, tiles_between
 from registry.store.clock import Clock
 from registry.store.engine import reading, transaction
@@ -146,7 +146,7 @@ class Sequencer:
         if data is None:
             raise RollbackError(f"{place}: missing, although this log has signed checkpoints")
         try:
-            return View(place, data, read_checkpoint(data, [self._signer.verifier.vkey]))
+            return View(place, data, verify_checkpoint(parse_note(data), [self._signer.verifier]))
         except WeightmarkError as error:
             raise LogHaltedError(f"{place}: damaged ({error})") from error
 

@@ -1,4 +1,4 @@
-"""Runs the real command: as its own process, the way a shell or a build server does, or in this one, which is faster."""
+"""Runs the real command: as its own process, as a shell or a build server does, or in this one, which is faster."""
 
 from __future__ import annotations
 

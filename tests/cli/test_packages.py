@@ -71,11 +71,11 @@ def test_a_folder_without_init_and_a_missing_package_are_found(installed: Path, 
 
 def test_the_command_does_not_start_and_names_the_fix(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(foreign_watermark(tmp_path / "other"))}
-    refused = weightmark_process("verify", "model", "--json", environment=environment)
+    refused = weightmark_process("verify", "model", "--json", environment=environment, cwd=tmp_path)
     assert refused.code == 4
     assert refused.error["code"] == "foreign-package"
     assert "venv" in refused.error["hint"]
-    told = weightmark_process("--help", environment=environment)
+    told = weightmark_process("--help", environment=environment, cwd=tmp_path)
     assert told.code == 4
     assert told.out == ""
     assert "pip uninstall watermark" in told.err

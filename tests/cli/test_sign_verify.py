@@ -13,7 +13,14 @@ from registry.signing.trust import format_trust, trust_of
 from tests.registry.signing.authority import ec_key, new_root, write_certificates
 from tests.registry.signing.models import KEY_ONE, SHARDED, write_tree
 from tests.registry.signing.test_release import LOG, TRUST, prove, release
-from watermark.errors import DigestError, DocumentError, InclusionError, InputError, UntrustedKeyError
+from watermark.errors import (
+    DigestError,
+    DocumentError,
+    InclusionError,
+    InputError,
+    UntrustedKeyError,
+    WeightmarkError,
+)
 
 
 @pytest.fixture
@@ -120,25 +127,14 @@ def test_a_tampered_release(released: tuple[Path, Path], shard: str) -> None:
         verify(VerifyRequest(model, trust=trust))
 
 
-def test_side_files_with_flipped_bytes(released: tuple[Path, Path]) -> None:
-    """No flipped byte of proof or claims may pass, except in what nobody vouches for (white space, hints)."""
+@pytest.mark.parametrize("name", ["release.tlog-proof", "claims.jsonl", "model.sig"])
+def test_side_files_cut_short(released: tuple[Path, Path], name: str) -> None:
     model, trust = released
-    good = verify(VerifyRequest(model, trust=trust))
-    from watermark.errors import WeightmarkError
-
-    for name, step in (("release.tlog-proof", 1), ("claims.jsonl", 3)):
-        content = (model / name).read_bytes()
-        refused = 0
-        for position in range(0, len(content), step):
-            changed = bytearray(content)
-            changed[position] ^= 1
-            (model / name).write_bytes(changed)
-            try:
-                assert verify(VerifyRequest(model, trust=trust)) == good
-            except WeightmarkError:
-                refused += 1
-        assert refused > 0.95 * len(range(0, len(content), step))
-        (model / name).write_bytes(content)
+    content = (model / name).read_bytes()
+    for size in (0, len(content) // 2, len(content) - 1):
+        (model / name).write_bytes(content[:size])
+        with pytest.raises(WeightmarkError):
+            verify(VerifyRequest(model, trust=trust))
 
 
 def test_trust_files_that_do_not_fit(released: tuple[Path, Path]) -> None:

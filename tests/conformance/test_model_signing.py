@@ -215,9 +215,7 @@ def test_what_they_take_wrongly_we_refuse(
 
 
 @pytest.mark.parametrize(("start", "end"), [(-2, -1), (1, 2)])
-def test_they_take_certificates_outside_their_time_we_do_not(
-    model: Path, tmp_path: Path, start: int, end: int
-) -> None:
+def test_they_take_certificates_outside_their_time_we_do_not(model: Path, tmp_path: Path, start: int, end: int) -> None:
     key = generate()
     leaf: x509.Certificate = ROOT.issue(
         "signer", ec_key(key).public_key(), start=NOW + start * DAY, end=NOW + end * DAY

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Final, Literal
 
 from watermark.errors import InputError, ModelFormatError, UnsafeFormatError
@@ -109,7 +108,7 @@ def _other_weights(folder: Folder, listed: Listed) -> Container | None:
 
 
 def _may_be_torch(listed: Listed, kind: Container) -> bool:
-    name = PurePosixPath(listed.path).name
+    name = listed.path.rpartition("/")[2]
     is_torch = _suffix(listed) in TORCH_SUFFIXES and kind in (Container.ZIP, Container.PICKLE)
     return is_torch and not name.startswith(_TRAINING_STATE)
 
@@ -134,4 +133,4 @@ def _in_git(listed: Listed) -> bool:
 
 
 def _suffix(listed: Listed) -> str:
-    return PurePosixPath(listed.path).suffix.lower()
+    return os.path.splitext(listed.path)[1].lower()

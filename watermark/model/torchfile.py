@@ -49,7 +49,8 @@ def convert(descriptor: int, path: str, *, deadline_seconds: float | None = None
             return _convert_in(private, descriptor, path, deadline_seconds)
     except OSError as error:
         raise InputError(
-            f"{path!a}: no temporary files for its tensors: {error.strerror}", hint="set TMPDIR to a folder with room"
+            f"{path!a}: cannot be read in a process of its own: {error.strerror}",
+            hint="set TMPDIR to a folder with room for temporary files",
         ) from error
 
 

@@ -98,7 +98,7 @@ def test_two_files_swapped(model: Path) -> None:
     one.rename(model / "x")
     two.rename(one)
     (model / "x").rename(two)
-    with pytest.raises(DigestError, match="00001-of.*00002-of"):
+    with pytest.raises(DigestError, match=r"00001-of.*00002-of"):
         verify_model(model, bundle, key=KEY_ONE.public)
 
 

@@ -141,6 +141,27 @@ def test_log_must_be_trusted_and_hold_this_entry(folder: Folder) -> None:
         folder.verify(entry, trust=trust_of({"acme": (generate().public,)}, (LOG.verifier.vkey,)))
 
 
+def test_no_flipped_byte_of_proof_or_claims_passes(folder: Folder) -> None:
+    """Except in what nobody vouches for: the hints and key ids of the claims."""
+    proof = prove(folder.entry())
+    good = verify_release(folder.signed, folder.claims, proof, TRUST)
+    accepted = 0
+    flipped = [(folder.claims, flip(proof, at)) for at in range(len(proof))]
+    flipped += [(flip(folder.claims, at), proof) for at in range(len(folder.claims))]
+    for claims, changed in flipped:
+        try:
+            assert verify_release(folder.signed, claims, changed, TRUST) == good
+        except WeightmarkError:
+            continue
+        accepted += 1
+    assert len(flipped) > 2500
+    assert accepted < len(flipped) // 100
+
+
+def flip(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
 def test_proofs_do_not_fit_other_releases(tmp_path: Path) -> None:
     """Every pair of 20 releases: a proof is good for its own model and for no other."""
     folders = [release(tmp_path / str(n), {"w": bytes([n])}) for n in range(20)]

