@@ -69,6 +69,13 @@ def short(identifier: str) -> str:
     return escaped(identifier[:12])
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things, in words: `1 copy` is not `1 copies`."""
+    if count == 1:
+        return f"1 {what}"
+    return f"{count:,} {what.removesuffix('y')}ies" if what.endswith("y") else f"{count:,} {what}s"
+
+
 def table(rows: Sequence[Sequence[object]], *, indent: str = "  ", right: Iterable[int] = ()) -> tuple[str, ...]:
     """Set rows in columns; columns in `right` are set flush right, empty rows dropped. Cells are escaped."""
     cells = [[escaped(cell) for cell in row] for row in rows if row]

@@ -10,15 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli.home import REGISTRY, TRUST
 from registry.log.note import MAX_NOTE_BYTES
 from registry.monitor import AuditResult
 from registry.monitor import audit as audit_folder
 from registry.signing.small_files import read_small_file
 from registry.signing.trust import MAX_TRUST_BYTES, parse_trust
 from watermark.errors import DocumentError, InputError
-
-REGISTRY_FOLDER = "registry"
-TRUST_FILE = "trust"
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,8 @@ def audit(request: AuditRequest) -> AuditResult:
 
     Raises InputError when there is nothing to audit or nobody to trust: nothing checked is never whole.
     """
-    trust = request.trust or request.home / TRUST_FILE
-    folder = request.registry or request.home / REGISTRY_FOLDER
+    trust = request.trust or request.home / TRUST
+    folder = request.registry or request.home / REGISTRY
     if not folder.is_dir():
         raise InputError(f"{folder}: no registry here", hint="run `weightmark init`, or set WEIGHTMARK_HOME")
     text = read_small_file(trust, what="the trust file", max_bytes=MAX_TRUST_BYTES)

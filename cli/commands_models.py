@@ -178,7 +178,10 @@ def check(
         str | None, typer.Option("--suspect-source", metavar="TEXT", help="Where the suspect was taken from.")
     ] = None,
     case: Annotated[
-        int | None, typer.Option("--case", metavar="INDEX", help="The log entry of a case opened before.")
+        str | None,
+        typer.Option(
+            "--case", metavar="INDEX", help="`new` logs a case and waits for a challenge; else its log index."
+        ),
     ] = None,
     challenge: Annotated[
         str | None, typer.Option("--challenge", metavar="HEX", help="What the other side drew for that case.")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cli.answer import counted
 from cli.home import PENDING, Home
 from cli.keys import list_keys
 from cli.packages import FIX, foreign_package
@@ -107,7 +108,11 @@ def _trust(home: Home) -> Iterator[Check]:
     if home.public_key not in policy.owners.get(home.owner, ()):
         yield Check("trust file", False, f"it does not name {home.owner} with the home's own key", "restore the line")
         return
-    yield Check("trust file", True, f"{len(policy.owners)} owners, {len(policy.log_vkeys)} logs, its own among them")
+    yield Check(
+        "trust file",
+        True,
+        f"{counted(len(policy.owners), 'owner')}, {counted(len(policy.log_vkeys), 'log')}, its own among them",
+    )
 
 
 def _registry(home: Home) -> Iterator[Check]:
@@ -117,7 +122,7 @@ def _registry(home: Home) -> Iterator[Check]:
     for finding in result.findings:
         yield Check("registry", False, finding.text, "run `weightmark audit`; do not delete anything")
     if result.whole:
-        yield Check("registry", True, f"{result.size} entries, {result.entries_checked} of them verified")
+        yield Check("registry", True, f"{counted(result.size, 'entry')}, {result.entries_checked} verified")
 
 
 def _references(home: Home, deep: bool, progress: Progress | None) -> Iterator[Check]:

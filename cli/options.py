@@ -18,7 +18,6 @@ from typing import Annotated, Any
 import typer
 
 from cli.answer import Answer, emit
-from cli.passphrase import read_passphrase
 from cli.progress import Progress, progress_bar
 
 
@@ -37,6 +36,8 @@ class Options:
         known: list[bytes] = []
 
         def ask() -> bytes:
+            from cli.passphrase import read_passphrase  # nothing of ours below cli loads before `packages` has looked
+
             if not known:
                 known.append(read_passphrase(self.passphrase_fd, confirm=confirm, what=what))
             return known[0]

@@ -466,7 +466,18 @@ def _result(work: _Work, label: tuple[str, str], copies: tuple[CopyResult, ...],
         expected_log2_p=plan.expected_log2_p if plan else 0.0,
         max_weight_change=largest,
         excluded=excluded,
-        warnings=plan.warnings if plan else (),
+        warnings=_warnings(work),
         disk_bytes=_disk_bytes(work),
         dry_run=work.request.dry_run,
     )
+
+
+def _warnings(work: _Work) -> tuple[str, ...]:
+    """What the owner should know before shipping."""
+    if work.plan is None:
+        return ()
+    twins = work.model.carried_weights
+    if not twins:
+        return work.plan.warnings
+    shown = f"{', '.join(twins[:3])}{' ...' if twins[3:] else ''}"
+    return (f"shipped without a mark, so whoever takes these instead carries none: {shown}", *work.plan.warnings)

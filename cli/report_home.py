@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from cli.answer import escaped, short, table
+from cli.answer import counted, escaped, short, table
 
 if TYPE_CHECKING:
     from cli.doctor import Diagnosis
@@ -81,7 +81,7 @@ def text_of_listing(listing: Listing) -> tuple[str, ...]:
             (short(copy.copy_id), "  copy", copy.recipient or "anyone", copy.index, iso(copy.created_at)[:10])
             for copy in release.copies
         ]
-    return (f"{len(listing.releases)} releases of {escaped(listing.owner)}", *table(rows))
+    return (f"{counted(len(listing.releases), 'release')} of {escaped(listing.owner)}", *table(rows))
 
 
 def json_of_show(release: ShownRelease) -> dict[str, Any]:
@@ -213,7 +213,11 @@ def json_of_diagnosis(diagnosis: Diagnosis) -> dict[str, Any]:
 def text_of_diagnosis(diagnosis: Diagnosis, *, deep: bool) -> tuple[str, ...]:
     """The lines of `doctor`."""
     bad = [one for one in diagnosis.checks if not one.well]
-    head = f"UNWELL   {len(bad)} of {len(diagnosis.checks)} checks failed" if bad else "WELL   everything is in order"
+    head = (
+        f"UNWELL   {len(bad)} of {counted(len(diagnosis.checks), 'check')} failed"
+        if bad
+        else "WELL   everything is in order"
+    )
     rows = [("ok" if one.well else "BAD", one.name, one.text) for one in diagnosis.checks]
     hints = dict.fromkeys(f"  next: {escaped(one.hint)}" for one in bad if one.hint)
     unchecked = () if deep else ("  not checked: the weights of the references (weightmark doctor --deep reads them)",)

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.answer import escaped, table
+from cli.answer import counted, escaped, table
 
 if TYPE_CHECKING:
     from cli.release import ReleaseRequest, ReleaseResult
@@ -33,7 +33,7 @@ def json_of_sign(result: SignResult) -> dict[str, Any]:
 def text_of_sign(result: SignResult) -> tuple[str, ...]:
     """The lines of `sign`."""
     return (
-        f"SIGNED   {result.files} files, in {escaped(result.signature)}",
+        f"SIGNED   {counted(result.files, 'file')}, in {escaped(result.signature)}",
         *table([("root digest", result.root), ("key", result.key)]),
         "  not done: no mark and no log entry; whoever verifies needs this very key",
     )
@@ -144,7 +144,9 @@ def _left_out(excluded: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     if len(excluded) <= _MANY:
         return tuple(f"  not marked: {escaped(name)} ({escaped(reason)})" for name, reason in excluded)
     reasons = Counter(reason for _, reason in excluded)
-    return tuple(f"  not marked: {count} tensors ({escaped(reason)})" for reason, count in reasons.most_common())
+    return tuple(
+        f"  not marked: {counted(count, 'tensor')} ({escaped(reason)})" for reason, count in reasons.most_common()
+    )
 
 
 def _next_of_release(request: ReleaseRequest, result: ReleaseResult) -> tuple[str, ...]:
@@ -152,7 +154,6 @@ def _next_of_release(request: ReleaseRequest, result: ReleaseResult) -> tuple[st
         return ("  next: run it without --dry-run; nothing was written",)
     first = escaped(Path(result.copies[0].out))
     return (
-        f"  next: ship the folder as it is; give others your trust file (weightmark keys export), then they run"
-        f" weightmark verify {first} --trust FILE",
+        f"  next: ship {first} as it is; others verify it with your trust file (weightmark keys export)",
         f"  keep: the unmarked {escaped(request.model)}; check needs it for most of its power",
     )

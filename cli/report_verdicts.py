@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cli.answer import escaped, short, table
+from cli.answer import counted, escaped, short, table
 
 if TYPE_CHECKING:
     from cli.check import CheckRequest, CheckResult
@@ -75,7 +75,7 @@ def _counted(result: CheckResult) -> tuple[str, ...]:
         return ()
     rows: list[tuple[object, ...]] = [("counted", "log2 p", "")]
     rows += [(test.name, _bits(test.log2_p), test.detail) for test in result.tests]
-    tried = " x ".join(f"{count:,} {text}" for text, count in result.multiplicity)
+    tried = " x ".join(counted(count, text.removesuffix("s")) for text, count in result.multiplicity)
     rows.append(
         (f"after {tried}" if tried else "adjusted", _bits(result.log2_p_adjusted), f"threshold {result.threshold:,.0f}")
     )
@@ -89,7 +89,7 @@ def _supporting(result: CheckResult) -> tuple[str, ...]:
     if result.similarity is not None:
         rows.append(("weight similarity", f"{result.similarity:.3f}  (supporting, not counted)"))
     if result.excluded:
-        rows.append(("left out", f"{len(result.excluded)} tensors that say nothing"))
+        rows.append(("left out", f"{counted(len(result.excluded), 'tensor')} that carry no mark"))
     rows.append(("order", result.order))
     rows.append(("suspect", f"{result.suspect_kind} {result.suspect_digest}"))
     return table(rows)
@@ -99,8 +99,13 @@ def _next_of_check(request: CheckRequest, result: CheckResult) -> tuple[str, ...
     if result.evidence_path is not None:
         file = escaped(result.evidence_path)
         return (f"Evidence written to {file}. Anyone can check it: weightmark evidence {file} --suspect MODEL",)
+    suspect = escaped(request.suspect)
+    if result.case is not None:
+        return (
+            f"  next: let the other side give a challenge for case {result.case}, then weightmark check {suspect}"
+            f" --case {result.case} --challenge HEX --evidence FILE",
+        )
     if result.verdict == OURS:
-        suspect = escaped(request.suspect)
         return (f"  next: weightmark check {suspect} --evidence FILE writes what others can check without your secret",)
     return ()
 
@@ -111,9 +116,9 @@ def _bits(value: float | None) -> str:
 
 def exit_code_of_evidence(result: EvidenceResult) -> int:
     """0 holds for the suspect, 1 does not hold, 3 when the suspect was not compared."""
-    if not result.holds:
-        return 1
-    return 0 if result.suspect_compared else _UNDECIDED
+    if not result.suspect_compared:
+        return _UNDECIDED
+    return 0 if result.holds else 1
 
 
 def json_of_evidence(result: EvidenceResult) -> dict[str, Any]:
@@ -133,20 +138,24 @@ def json_of_evidence(result: EvidenceResult) -> dict[str, Any]:
 def text_of_evidence(request: EvidenceRequest, result: EvidenceResult) -> tuple[str, ...]:
     """The lines of `evidence`."""
     owner = escaped(result.owner or "its owner")
-    if not result.holds:
-        head = f"DOES NOT HOLD   {escaped(request.file)}"
-    elif result.suspect_compared:
+    if not result.suspect_compared:
+        head = f"UNDECIDED   {escaped(request.file)} of {owner} is whole, but the suspect was not compared"
+    elif result.holds:
         head = f"HOLDS   the suspect derives from a release of {owner}"
     else:
-        head = f"HOLDS IN ITSELF   {escaped(request.file)} of {owner}; the suspect was not compared"
-    rows: list[tuple[object, ...]] = [("log2 p, recomputed", _bits(result.log2_p_adjusted))]
+        head = f"DOES NOT HOLD   {escaped(request.file)} of {owner}"
+    rows: list[tuple[object, ...]] = [
+        ("log2 p, recomputed", _bits(result.log2_p_adjusted)),
+        ("counted", f"{result.statistic} over {result.blocks:,} opened blocks ({result.draw} draw)"),
+        ("case", f"log entry {result.case}"),
+    ]
     if result.release:
         rows.append(("release", result.release))
     if result.recipient:
         rows.append(("copy given to", result.recipient))
     rows.append(("order", result.order or "-"))
     lines = (head, *table(rows), *(f"  {escaped(reason)}" for reason in result.reasons))
-    if result.holds and not result.suspect_compared:
+    if not result.suspect_compared:
         return (*lines, f"  next: weightmark evidence {escaped(request.file)} --suspect MODEL")
     return lines
 
@@ -177,7 +186,7 @@ def text_of_audit(result: AuditResult, *, since: bool) -> tuple[str, ...]:
         return ("WHOLE   the log, its files and the records agree", *facts, *unchecked)
     places = [(one.code, "" if one.index is None else f"entry {one.index}", one.text) for one in result.findings]
     return (
-        f"NOT WHOLE   {len(result.findings)} findings",
+        f"NOT WHOLE   {counted(len(result.findings), 'finding')}",
         *table(places),
         *facts,
         *unchecked,

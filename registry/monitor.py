@@ -15,7 +15,7 @@ from pathlib import Path
 
 from registry.auditing.findings import AuditResult, Finding, Findings
 from registry.auditing.leaves import Leaves, Places, check_tile_files, read_bundle, read_places
-from registry.auditing.rows import check_log_rows, check_records, head_checkpoint
+from registry.auditing.rows import check_log_rows, check_records, head_checkpoint, published_floor
 from registry.auditing.signatures import EnrolledKeys
 from registry.log.checkpoint import Checkpoint, read_checkpoint
 from registry.log.merkle import leaf_hash, prefix_roots
@@ -73,6 +73,11 @@ def _audit_once(
         _compare_views(signed, leaves, since, keys, findings)
         check_tile_files(files, leaves, findings)
         if view is not None:
+            floor = published_floor(view, findings)
+            if CHECKPOINT in signed and signed[CHECKPOINT].size < floor:
+                findings.add(
+                    "rollback", f"{CHECKPOINT} is at size {signed[CHECKPOINT].size}, {floor} had been published"
+                )
             check_log_rows(view, leaves, keys, findings)
             check_records(view, leaves, keys, findings)
         frozen.close()  # signatures take longer than all before; writers need not wait for them

@@ -73,6 +73,12 @@ def head_checkpoint(view: DatabaseView, vkeys: tuple[str, ...], findings: Findin
     return None
 
 
+def published_floor(view: DatabaseView, findings: Findings) -> int:
+    """The size that had been published when the head was signed: a published checkpoint below it was restored."""
+    sizes = [row["published_size"] for row in _rows(view, HeadRow, findings)]
+    return max((size for size in sizes if isinstance(size, int)), default=0)
+
+
 def _rows(view: DatabaseView, table: type[SQLModel], findings: Findings) -> list[Row]:
     with findings.noting("database"):
         return list(view.rows(table))

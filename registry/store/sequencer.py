@@ -180,8 +180,8 @@ def _refuse_rollback(head: HeadRow, published: int, latest: int, files: LogFiles
         )
     if published < head.published_size:
         raise RollbackError(
-            f"{CHECKPOINT} is at size {published}, {head.published_size} had been published: "
-            "the files were restored from a backup"
+            f"{CHECKPOINT} is at size {published}, the database holds {head.size} entries, of which "
+            f"{head.published_size} had been published: the files were restored from a backup"
         )
     beyond = files.tiles_beyond(head.size)
     if beyond is not None:

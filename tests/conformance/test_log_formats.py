@@ -42,8 +42,10 @@ LOG_VKEY = "registry.example/log1+4517142d+AQOhB7/zzhC+HXDdGOdLwJln5NYwm6UNXx3ch
 WITNESS_VKEY = "witness.example/w1+20324abe+BCmsuuFBvMrwsi4alNNNC8c2HlJtC/4SyJeUvJMilm3X"
 CHECKPOINT = (
     "registry.example/log1\n5\nT62vZSML5iJ8ANplXqCI8QOKOzRDNQs+bPcGLy4Dljo=\n\n"
-    "— registry.example/log1 RRcULVbnDPlSE4+r5JxZuHZvEf8CP2NOaZOXAh07r8CqsFDqV7zKIYul+v1KRnX2a5TnqZG/3W7QUOlF2WPiJQ+Fjwc=\n"
-    "— witness.example/w1 IDJKvgAAAABpVbkAifN3RRau5q6ovmG+xyH4UbAhGj1RIKLg6uPdQBxFrGCHPbuvlZ4/Kvyub0BhKnWn3dnhSr/4FIAft1pKNFsQBg==\n"
+    "— registry.example/log1 "
+    "RRcULVbnDPlSE4+r5JxZuHZvEf8CP2NOaZOXAh07r8CqsFDqV7zKIYul+v1KRnX2a5TnqZG/3W7QUOlF2WPiJQ+Fjwc=\n"
+    "— witness.example/w1 "
+    "IDJKvgAAAABpVbkAifN3RRau5q6ovmG+xyH4UbAhGj1RIKLg6uPdQBxFrGCHPbuvlZ4/Kvyub0BhKnWn3dnhSr/4FIAft1pKNFsQBg==\n"
 ).encode()
 TIME = 1767225600
 

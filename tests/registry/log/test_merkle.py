@@ -70,7 +70,7 @@ def broken_proofs(proof: Proof, known: list[bytes]) -> list[Proof]:
         before, after = proof[:at], proof[at + 1 :]
         broken += [(*before, *after), (*before, part, part, *after)]
         broken += [(*before, bad, *after) for bad in (flipped(part), part[:-1], part + b"\0", b"", EMPTY_ROOT)]
-    broken += [proof[:at] + (proof[at + 1], proof[at]) + proof[at + 2 :] for at in range(len(proof) - 1)]
+    broken += [(*proof[:at], proof[at + 1], proof[at], *proof[at + 2 :]) for at in range(len(proof) - 1)]
     for extra in (EMPTY_ROOT, *known):
         broken += [(extra, *proof), (*proof, extra)]
     return [bad for bad in broken if bad != proof]

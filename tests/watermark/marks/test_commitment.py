@@ -11,7 +11,14 @@ import pytest
 from watermark.errors import DocumentError, KeyMismatchError
 from watermark.marks.commitment import BlockOpening, LeafTree, hide_reference, hide_secret, leaf, root_from_path
 from watermark.marks.geometry import Geometry, MarkedTensor
-from watermark.marks.secret import BlockSecrets, ReleaseKey, commit_to_secret, copy_commitment, hkdf_expand, hkdf_extract
+from watermark.marks.secret import (
+    BlockSecrets,
+    ReleaseKey,
+    commit_to_secret,
+    copy_commitment,
+    hkdf_expand,
+    hkdf_extract,
+)
 
 
 def test_hkdf_reproduces_rfc_5869_case_1():

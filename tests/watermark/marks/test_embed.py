@@ -44,9 +44,7 @@ def test_two_copies_share_the_owner_layer_and_differ_in_the_recipient_layer(mark
 def test_the_same_mark_gives_the_same_bytes(marked, tmp_path):
     again = mark_model(marked.reference, tmp_path / "again", ("Initech",))
     assert again.plan.root == marked.plan.root
-    assert (again.copies[0] / "model.safetensors").read_bytes() == (
-        marked.copies[1] / "model.safetensors"
-    ).read_bytes()
+    assert (again.copies[0] / "model.safetensors").read_bytes() == (marked.copies[1] / "model.safetensors").read_bytes()
 
 
 def test_names_and_order_of_tensors_do_not_change_the_mark(marked, tmp_path):
@@ -79,7 +77,7 @@ def test_a_reference_stored_wider_than_its_grid_stays_on_its_grid(tmp_path, kind
 
 @pytest.mark.parametrize("kind", ["BF16", "F16", "F64"])
 def test_other_types_carry_the_mark_at_the_same_strength(tmp_path, kind):
-    reference = write_model(tmp_path / "reference", random_weights(seed=4), {n: kind for n in ("up", "down", "mix")})
+    reference = write_model(tmp_path / "reference", random_weights(seed=4), dict.fromkeys(("up", "down", "mix"), kind))
     made = mark_model(reference, tmp_path / "copies")
     before, after = read_weights(reference), read_weights(made.copies[0])
     for name in ("up", "down", "mix"):
@@ -122,7 +120,9 @@ def test_what_anyone_can_compute_carries_no_mark(tmp_path):
     angles = np.arange(512)[:, None] * np.exp(-np.arange(64) * 0.14)[None]
     positions = np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
     time = np.arange(400)
-    fourier = (np.hanning(400)[None] * np.sin(np.pi * (np.arange(1, 201)[:, None]) * time[None] / 200)).astype(np.float32)
+    fourier = (np.hanning(400)[None] * np.sin(np.pi * (np.arange(1, 201)[:, None]) * time[None] / 200)).astype(
+        np.float32
+    )
     mel = np.zeros((40, 200), np.float32)
     for band in range(40):
         mel[band, band * 5 : band * 5 + 5] = [0.2, 0.6, 1.0, 0.6, 0.2]
@@ -146,7 +146,9 @@ def test_what_anyone_can_compute_carries_no_mark(tmp_path):
 
 def test_a_sample_of_trained_weights_is_not_mistaken_for_a_table():
     draw = np.random.default_rng(0)
-    smooth = np.cumsum(draw.normal(size=(64, 200)), axis=1).astype(np.float32)  # a random walk, as smooth as filters get
+    smooth = np.cumsum(draw.normal(size=(64, 200)), axis=1).astype(
+        np.float32
+    )  # a random walk, as smooth as filters get
     assert reason_against(draw.normal(size=(64, 200)).astype(np.float32)) is None
     assert reason_against(draw.standard_t(3, size=(64, 200)).astype(np.float32)) is None
     assert reason_against(smooth + draw.normal(0, 3, smooth.shape).astype(np.float32)) is None
