@@ -72,7 +72,7 @@ def case_multiplicity(log_index: int, statistics: int) -> tuple[tuple[str, int],
 
 
 def checkpoint_randomness(checkpoint: bytes) -> bytes:
-    """Self-asserted randomness: SHA-256 of the text of the first checkpoint that covers the case, without signatures."""
+    """Self-asserted randomness: SHA-256 of the text of the first checkpoint that covers the case."""
     return hashlib.sha256(checkpoint.rpartition(b"\n\n")[0] + b"\n").digest()
 
 
@@ -212,8 +212,8 @@ def make_evidence(
     )
     if adjusted > THRESHOLD_LOG2_P:
         raise CapacityError(
-            f"the {len(chosen)} drawn blocks show {-adjusted:.0f} bits after multiplicity, and {-THRESHOLD_LOG2_P:.0f} are "
-            "needed: nothing was opened",
+            f"the {len(chosen)} drawn blocks show {-adjusted:.0f} bits after multiplicity, and "
+            f"{-THRESHOLD_LOG2_P:.0f} are needed: nothing was opened",
             hint="run again: a new case draws other blocks and pays for one more try",
         )
     body = EvidenceBody(
@@ -237,7 +237,7 @@ def make_evidence(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What opened blocks show: the owner's test, the sums of each block, and the recipient's test if one is claimed."""
+    """What opened blocks show: the owner's test, the sums of each block, and the recipient's test if claimed."""
 
     owner: KeyedTest
     blocks: tuple[tuple[int, int], ...]

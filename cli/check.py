@@ -207,9 +207,9 @@ def _nothing_found(
         ]
         return _result(NOT_SHOWN, best, raw, adjusted, digest, suspect, request, multiplicity, reasons)
     reasons = [
-        f"for release {weakest.record.name} {weakest.record.version}, {weakest.matched} of {weakest.marked} marked tensors "
-        f"have a partner of the same shape in the suspect: even a copy would show {weakest.power_bits:,.0f} bits of the "
-        f"{needed:.0f} that are needed",
+        f"for release {weakest.record.name} {weakest.record.version}, {weakest.matched} of {weakest.marked} marked "
+        "tensors have a partner of the same shape in the suspect: even a copy would show "
+        f"{weakest.power_bits:,.0f} bits of the {needed:.0f} that are needed",
         "needed: the whole model, or the release that this suspect might come from (--release)",
     ]
     return _result(NO_POWER, best, raw, adjusted, digest, suspect, request, multiplicity, reasons)

@@ -151,6 +151,21 @@ def keys_change_passphrase(
     return Answer({"changed": list(names)}, f"CHANGED   the passphrase of {', '.join(names)}", body)
 
 
-def demo(options: Options) -> Answer:
+def demo(
+    options: Options,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", metavar="DIR", help="Play there and keep it; else leave nothing behind.")
+    ] = None,
+) -> Answer:
     """Play the whole story on a real model, in a folder of its own."""
-    raise NotImplementedError
+    from functools import partial
+
+    from cli.demo import DemoRequest
+    from cli.demo import demo as play
+    from cli.demo_progress import training_steps
+    from cli.report_demo import json_of_demo, showing, text_of_demo
+
+    show = showing(quiet=options.quiet, to_stderr=options.as_json)
+    result = play(DemoRequest(folder), show, partial(training_steps, quiet=options.quiet))
+    head, *body = text_of_demo(result)
+    return Answer(json_of_demo(result), head, tuple(body), 0 if result.as_told else 1)

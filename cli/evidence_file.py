@@ -25,7 +25,7 @@ PAYLOAD_TYPE = "application/vnd.weightmark.evidence+json"
 _WHAT = "the evidence file"
 
 LIMITS = (
-    "The numbers speak of weights, not of how they were obtained: the suspect derives from this release, or from a copy.",
+    "The numbers speak of weights, not of how they were obtained: the suspect derives from this release.",
     "A recipient's code names a copy, never who leaked it: the owner held every copy too.",
     "Whoever holds the unmarked reference can remove the mark; nothing is said about suspects without it.",
     "Log order kept by the claimant alone proves no date to a stranger (order: self-asserted).",

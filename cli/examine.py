@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cli.mark_record import MarkRecord
-from registry.store.records import CopyRecord, ReleaseRecord
 import numpy as np
 
+from cli.mark_record import MarkRecord
+from registry.store.records import CopyRecord, ReleaseRecord
 from watermark.errors import WeightmarkError
 from watermark.evidence import (
     POWER_MARGIN_BITS,

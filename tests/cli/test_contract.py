@@ -92,7 +92,7 @@ def test_damaged_log_exits_1_and_names_the_entry(home: Path) -> None:
         (["audit", "--bogus"], "--bogus"),
         (["release", "model"], "--out"),
         (["check", "model", "--expect", "perhaps"], "perhaps"),
-        (["check", "model", "--case", "first"], "--case"),
+        (["sign", "model", "--passphrase-fd", "first"], "--passphrase-fd"),
         (["keys"], "command"),
     ],
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import hashlib
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,16 @@ from tests.faults.injection import Fault, Killed, injected
 from tests.registry.example_log import LOG_KEY, ORIGIN, make_folder, release_entry, some_entries
 from watermark.errors import OutcomeUnknownError, UnavailableError
 
-BATCH = [release_entry(100), release_entry(101)]
-LAST = [release_entry(102)]
+BATCH = [release_entry(1000), release_entry(1001)]
+LAST = [release_entry(1002)]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder in memory where there is one: the calls are the same, and hundreds of syncs cost no disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 def check(folder: Path, acknowledged: dict[bytes, int], known: int) -> None:
@@ -48,10 +57,10 @@ def run(folder: Path, fault: Fault) -> dict[bytes, int]:
     return acknowledged
 
 
-def sweep(tmp_path: Path, start: Path, known: int, *, kill: bool, after: bool, stride: int = 1) -> int:
+def sweep(place: Path, start: Path, known: int, *, kill: bool, after: bool, stride: int = 1) -> int:
     """Fail call 1, 2, 3, ... (or every so many-th) until none fails; about how many there were."""
     for at in range(1, 1000, stride):
-        folder = Path(shutil.copytree(start, tmp_path / f"log{at}"))
+        folder = Path(shutil.copytree(start, place / f"log{at}"))
         fault = Fault(at, kill, after)
         acknowledged: dict[bytes, int] = {}
         try:
@@ -75,24 +84,24 @@ STRIDES = pytest.mark.parametrize("stride", [19, pytest.param(1, marks=pytest.ma
 
 @STRIDES
 @pytest.mark.parametrize(("kill", "after"), MODES)
-def test_every_call_of_two_appends(tmp_path: Path, kill: bool, after: bool, stride: int) -> None:
-    start = make_folder(tmp_path / "start", some_entries(2))
-    assert sweep(tmp_path, start, 2, kill=kill, after=after, stride=stride) > 80
+def test_every_call_of_two_appends(place: Path, kill: bool, after: bool, stride: int) -> None:
+    start = make_folder(place / "start", some_entries(2))
+    assert sweep(place, start, 2, kill=kill, after=after, stride=stride) > 80
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kill", "after"), MODES)
-def test_every_call_while_a_tile_becomes_full(tmp_path: Path, kill: bool, after: bool) -> None:
-    with EmbeddedRegistry.create(tmp_path / "start", ORIGIN, LOG_KEY) as registry:
+def test_every_call_while_a_tile_becomes_full(place: Path, kill: bool, after: bool) -> None:
+    with EmbeddedRegistry.create(place / "start", ORIGIN, LOG_KEY) as registry:
         registry.append(some_entries(254))
-    assert sweep(tmp_path, tmp_path / "start", 254, kill=kill, after=after, stride=3) > 80
+    assert sweep(place, place / "start", 254, kill=kill, after=after, stride=3) > 80
 
 
 @STRIDES
 @pytest.mark.parametrize("kill", [False, True], ids=["error", "kill"])
-def test_the_registry_appears_whole_or_not_at_all(tmp_path: Path, kill: bool, stride: int) -> None:
+def test_the_registry_appears_whole_or_not_at_all(place: Path, kill: bool, stride: int) -> None:
     for at in range(1, 1000, stride):
-        folder = tmp_path / f"{at}" / "log"
+        folder = place / f"{at}" / "log"
         fault = Fault(at, kill, after=False)
         try:
             with injected(fault):
@@ -110,10 +119,10 @@ def test_the_registry_appears_whole_or_not_at_all(tmp_path: Path, kill: bool, st
 
 
 @STRIDES
-def test_after_an_error_the_same_object_goes_on_only_when_it_can(tmp_path: Path, stride: int) -> None:
+def test_after_an_error_the_same_object_goes_on_only_when_it_can(place: Path, stride: int) -> None:
     """An error in steps 3 to 5 stops the sequencer until it has caught up; then the same call gives the receipt."""
     for at in range(1, 1000, stride):
-        folder = make_folder(tmp_path / f"log{at}", some_entries(2))
+        folder = make_folder(place / f"log{at}", some_entries(2))
         with EmbeddedRegistry.open(folder, LOG_KEY) as registry:
             with injected(Fault(at, kill=False, after=False)) as fault:
                 attempt(lambda registry=registry: registry.append(BATCH))
@@ -131,10 +140,10 @@ def attempt(call: Callable[[], object]) -> None:
         return
 
 
-def test_order_of_syncs(tmp_path: Path) -> None:
+def test_order_of_syncs(place: Path) -> None:
     """Each file is synced before it is renamed, its folder after, and all before the append returns."""
     trace = Fault(at=10**9, kill=False, after=False)
-    folder = make_folder(tmp_path / "log", some_entries(2))
+    folder = make_folder(place / "log", some_entries(2))
     with EmbeddedRegistry.open(folder, LOG_KEY) as registry, injected(trace):
         registry.append(BATCH)
     calls = [name for name in trace.calls if name in ("write", "fsync", "replace", "do_commit")]

@@ -25,7 +25,7 @@ _PIECE_ELEMENTS = 64
 
 @dataclass(frozen=True)
 class Pair:
-    """A tensor of the reference and the suspect's tensor taken for it; `cosine` is of a sample, shown, never counted."""
+    """A tensor of the reference and the suspect's taken for it; `cosine` is of a sample: shown, never counted."""
 
     reference: TensorInfo
     suspect: TensorInfo

@@ -79,7 +79,7 @@ def reason_against(sample: Floats) -> str | None:
 
 
 def _is_lattice(sample: Floats) -> bool:
-    """Whether most rows, or groups of 128, are small integers times their own scale (int8, int4 per channel or group)."""
+    """Whether most rows, or groups of 128, are small integers times a scale of their own (int8, int4)."""
     for group in (sample.shape[1], 128, 64, 32):
         if group > sample.shape[1] or group < MIN_LATTICE_ELEMENTS:
             continue

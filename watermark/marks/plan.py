@@ -103,7 +103,8 @@ def plan_mark(key: ReleaseKey, survey: Survey, *, base: str | None = None, stren
     plan = MarkPlan(key, geometry, root, survey.reference_digest, surveys, tree)
     if base is None and -plan.expected_log2_p < _MINIMUM_BITS:
         raise CapacityError(
-            f"{carriers:,} weights at a strength of {alpha:.1%} would show {-plan.expected_log2_p:.0f} bits, which proves nothing",
+            f"{carriers:,} weights at a strength of {alpha:.1%} would show {-plan.expected_log2_p:.0f} bits, "
+            "which proves nothing",
             hint="release with --no-mark, or choose a larger --strength",
         )
     return plan

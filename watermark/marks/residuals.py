@@ -15,7 +15,8 @@ Floats = NDArray[np.float32]
 
 def _rounded(numbers: NDArray[np.float64]) -> Floats:
     mantissa, exponent = np.frexp(numbers)
-    return np.ldexp(np.rint(mantissa * 65536) / 65536, exponent).astype(np.float32)
+    rounded: Floats = np.ldexp(np.rint(mantissa * 65536) / 65536, exponent).astype(np.float32)
+    return rounded
 
 
 def _slope(target: Floats, regressor: Floats) -> Floats:
@@ -54,7 +55,7 @@ def regression_on_base(suspect: Floats, reference: Floats, base: Floats) -> Floa
     safe = np.where(usable, determinant, 1.0)
     b = np.where(usable, (xw * vv - xv * wv) / safe, np.where(ww > 0, xw / np.where(ww > 0, ww, 1.0), 0.0))
     c = np.where(usable, (xv * ww - xw * wv) / safe, 0.0)
-    d = suspect - _rounded(b)[:, None] * reference - _rounded(c)[:, None] * base
+    d: Floats = suspect - _rounded(b)[:, None] * reference - _rounded(c)[:, None] * base
     d[suspect == 0] = 0
     return d
 
@@ -73,7 +74,7 @@ def leading_directions(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], 
 
 
 def leading_directions_of_wide(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
-    """The same for a matrix of fewer rows than elements, from its smaller Gram matrix; only the first rank are defined."""
+    """The same for a matrix of fewer rows than elements, from its smaller Gram matrix; (elements, rank)."""
     left, rank = leading_directions(rows @ rows.T)
     right = rows.T @ left[:, : max(1, rank)]
     right /= np.maximum(np.linalg.norm(right, axis=0), 1e-300)

@@ -94,8 +94,8 @@ def span_bounds(layout: BlockLayout, span: Span) -> tuple[int, int]:
     return layout.bounds(span.first)[0], layout.bounds(span.last - 1)[1]
 
 
-def owner_chips(marked: MarkedTensor, span: Span, chips: ChipSource) -> NDArray[np.uint8]:
-    """Owner chips of a span as 0/1."""
+def owner_chips(marked: MarkedTensor, span: Span, chips: ChipSource) -> Floats:
+    """Owner chips of a span as +-1, flat."""
     layout = marked.layout
     pieces = []
     for block in range(span.first, span.last):
@@ -154,7 +154,8 @@ def _median_of_live(size: Floats) -> Floats:
     live = np.count_nonzero(picked, axis=1)
     middle = picked.shape[1] - live + live // 2
     median = picked[np.arange(len(picked)), np.minimum(middle, picked.shape[1] - 1)]
-    return np.where(live > 0, median, size.max(axis=1)).astype(np.float32)
+    found: Floats = np.where(live > 0, median, size.max(axis=1)).astype(np.float32)
+    return found
 
 
 def signal_exponents(values: SpanValues, layout: BlockLayout, *, in_suspect_unit: bool = False) -> NDArray[np.int64]:
@@ -169,10 +170,10 @@ def signal_exponents(values: SpanValues, layout: BlockLayout, *, in_suspect_unit
     return np.concatenate(exponents).astype(np.int64)
 
 
-def sum_blocks(f: Floats, exponents: NDArray[np.int64], signs: NDArray[np.uint8], layout: BlockLayout) -> BlockSums:
-    """Exact T and energy of each block of a span for quantised values `f` and 0/1 chips `signs`, both flat."""
+def sum_blocks(f: Floats, exponents: NDArray[np.int64], signs: Floats, layout: BlockLayout) -> BlockSums:
+    """Exact T and energy of each block of a span for quantised values `f` and chips `signs`, both flat."""
     totals, squares = [], []
     for blocks, chips in zip(as_blocks(f, layout), as_blocks(signs, layout), strict=True):
         totals.append(signed_totals(blocks, chips))
         squares.append(energies(blocks))
-    return BlockSums(np.concatenate(totals), np.concatenate(squares), exponents, int(np.count_nonzero(f)))
+    return BlockSums(np.concatenate(totals), np.concatenate(squares), exponents, int(np.count_nonzero(f != 0)))

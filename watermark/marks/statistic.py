@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 LIMIT = 127
+BLIND_LIMIT = np.float32(96)
 _SAMPLE = 33
-#: Deviation of a normal variable in units of its median magnitude.
-_DEVIATION_PER_MEDIAN = 1.4826
 #: f^2 <= 127^2, so 1,024 of them sum exactly in float32 (2^24).
 _EXACT_SQUARES = 1_024
 
@@ -52,33 +51,26 @@ def scale_exponent(median: Floats) -> NDArray[np.int32]:
     return np.where(median > 0, 5 - np.frexp(median)[1], 0).astype(np.int32)
 
 
-def quantise(rows: Floats, median: Floats, clip_deviations: float) -> Floats:
-    """f = round(x * 2^k), clipped at `clip_deviations` robust deviations of its row and at 127; integers in float32.
+def quantise_blind(rows: Floats) -> Floats:
+    """What a suspect shows by itself: each row in its own scale, clipped at two to four deviations (96 units).
 
-    `median` is (rows,) or (1,); its power of two is the scale.
+    f = round(x * 2^k), clipped; integers in float32. Where the clip falls costs under 2 % of the evidence of a normal
+    row, and heavy tails gain by it; one limit for all rows is what keeps this at memory speed.
     """
-    exponent = scale_exponent(median)
-    scale = np.ldexp(np.float32(1), np.clip(exponent, -120, 120)).astype(np.float32)
-    values: Floats = rows * scale[:, None]
-    np.rint(values, out=values)
-    limit = np.minimum(np.rint(np.float32(clip_deviations * _DEVIATION_PER_MEDIAN) * median * scale), LIMIT)
-    if (limit == limit[0]).all():
-        np.clip(values, -limit[0], limit[0], out=values)
+    exponent = np.clip(scale_exponent(median_magnitude(rows)), -120, 120)
+    if (exponent == exponent[0]).all():
+        values: Floats = rows * np.float32(2.0 ** int(exponent[0]))
     else:
-        np.clip(values, -limit[:, None], limit[:, None], out=values)
+        values = rows * np.ldexp(np.float32(1), exponent).astype(np.float32)[:, None]
+    np.rint(values, out=values)
+    np.clip(values, -BLIND_LIMIT, BLIND_LIMIT, out=values)
     return values
 
 
-def quantise_blind(rows: Floats) -> Floats:
-    """What a suspect shows by itself: each row in its own scale, clipped at three deviations."""
-    return quantise(rows, median_magnitude(rows), 3.0)
-
-
-def signed_totals(values: Floats, chips: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """T of each block: 2 * sum over chips of +1 minus the sum; `values` and 0/1 `chips` are (blocks, carriers)."""
-    plus = np.vecdot(values, chips.astype(np.float32))
-    everything = values.sum(axis=1)
-    return (2 * plus.astype(np.float64) - everything).astype(np.int64)
+def signed_totals(values: Floats, chips: Floats) -> NDArray[np.int64]:
+    """T of each block: `values` (integers) and `chips` (+-1) are (blocks, carriers) in float32; exact below 2^24."""
+    totals: NDArray[np.int64] = np.vecdot(values, chips).astype(np.int64)
+    return totals
 
 
 def energies(values: Floats) -> NDArray[np.int64]:

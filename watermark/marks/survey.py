@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from watermark.errors import MarkError
 from watermark.marks.carriers import CARRIER_TYPES, LOW_RANK, Grid, effective_rank, grid_of, reason_against
-from watermark.marks.statistic import LIMIT, median_magnitude, quantise_blind, scale_exponent
+from watermark.marks.statistic import BLIND_LIMIT, median_magnitude, quantise_blind, scale_exponent
 from watermark.model.digest import (
     Progress,
     Span,
@@ -33,9 +33,13 @@ from watermark.model.dtypes import decode
 from watermark.model.safetensors import TensorInfo
 
 #: Rows of a chunk from which the evidence is predicted.
-_PREDICTION_ROWS = 24
+_PREDICTION_ROWS = 8
 #: Rows shorter than this are not looked up for duplicates: their fingerprints would outgrow memory in huge tensors.
 _DUPLICATE_MIN_ROW = 64
+_PRINT_WORDS = 8
+_PRINT_MULTIPLIERS = np.random.Generator(np.random.PCG64(0)).integers(0, 1 << 63, _PRINT_WORDS, np.uint64) * np.uint64(
+    2
+) + np.uint64(1)
 
 Floats = NDArray[np.float32]
 
@@ -76,7 +80,8 @@ def deviations(rows: NDArray[np.floating]) -> Floats:
     mean = wide.mean(axis=1)
     spread = np.sqrt(np.maximum(np.vecdot(wide, wide) / rows.shape[1] - mean * mean, 0.0))
     mantissa, exponent = np.frexp(spread)
-    return np.ldexp(np.rint(mantissa * 256) / 256, exponent).astype(np.float32)
+    rounded: Floats = np.ldexp(np.rint(mantissa * 256) / 256, exponent).astype(np.float32)
+    return rounded
 
 
 def as_rows(values: NDArray[np.floating], row: int) -> Iterator[NDArray[np.floating]]:
@@ -184,7 +189,7 @@ def _look(span: Span, raw: bytes, below: NDArray[np.floating] | None, *, keep_sa
         with np.errstate(over="ignore"):
             seen.fits_half = seen.low_bits & 0x1FFF == 0 and bool((values.astype(np.float16) == values).all())
     difference = values if below is None else values - below
-    seen.carriers = int(np.count_nonzero(difference))
+    seen.carriers = int(np.count_nonzero(difference != 0))
     row = layout_of(tensor.shape).row
     for rows, delta in zip(as_rows(values, row), as_rows(difference, row), strict=True):
         signal, energy = _predict(rows, delta)
@@ -203,25 +208,24 @@ def _predict(rows: NDArray[np.floating], delta: NDArray[np.floating]) -> tuple[f
     some, moved = rows[::step].astype(np.float32), delta[::step]
     f = quantise_blind(some)
     scale = np.ldexp(1.0, scale_exponent(median_magnitude(some)))
-    clipped = np.abs(f) >= np.minimum(np.abs(f).max(axis=1, keepdims=True), LIMIT)
-    live = (moved != 0) & ~clipped
+    live = (moved != 0) & (np.abs(f) < BLIND_LIMIT)
     share = len(rows) / len(some)
     signal = float((live.sum(axis=1) * scale * deviations(moved)).sum()) * share
     return signal, float(np.square(f, dtype=np.float64).sum()) * share
 
 
 def _row_prints(raw: bytes, row_bytes: int) -> NDArray[np.uint64]:
-    """A 64-bit print of each whole row's bytes, enough to find equal rows, (rows,)."""
-    lines = np.frombuffer(raw, np.uint8)[: len(raw) // row_bytes * row_bytes].reshape(-1, row_bytes)
-    words = -(-row_bytes // 8)
-    if row_bytes % 8:
-        lines = np.pad(lines, ((0, 0), (0, words * 8 - row_bytes)))
-    view = np.ascontiguousarray(lines).view(np.uint64)
-    # Odd multipliers keep every bit; the shift folds the high half in, since weights differ most in their low bits.
-    multipliers = np.random.Generator(np.random.PCG64(0)).integers(0, 1 << 63, words, np.uint64) * np.uint64(2)
-    prints: NDArray[np.uint64] = ((view ^ (view >> np.uint64(29))) * (multipliers + np.uint64(1))).sum(
-        axis=1, dtype=np.uint64
-    )
+    """A 64-bit print of each whole row from eight words of it, evenly spaced: equal rows have equal prints, (rows,).
+
+    Rows that agree in all eight words and differ elsewhere are taken for equal too: they then carry no mark, which
+    costs a few carriers and nothing else.
+    """
+    rows = len(raw) // row_bytes
+    starts = np.linspace(0, row_bytes - 8, _PRINT_WORDS).astype(np.int64)
+    lines = np.frombuffer(raw, np.uint8)[: rows * row_bytes].reshape(rows, row_bytes)
+    picked = lines[:, (starts[:, None] + np.arange(8)).ravel()]
+    words = np.ascontiguousarray(picked).view(np.uint64)
+    prints: NDArray[np.uint64] = ((words ^ (words >> np.uint64(29))) * _PRINT_MULTIPLIERS).sum(axis=1, dtype=np.uint64)
     return prints
 
 

@@ -119,7 +119,7 @@ def fold_span(
             block += 1
             if not keys.carries_recipient(share):
                 continue
-            owner = unpack_chips(keys.owner_bits(len(row)), len(row)).astype(np.float32) * 2 - 1
+            owner = unpack_chips(keys.owner_bits(len(row)), len(row))
             left = np.where(is_live, row - np.float32(math.sqrt(OWNER_ENERGY / (1 - OWNER_ENERGY))) * owner, 0)
             f, exponents = quantise_blocks(left.astype(np.float32), layout, _CLIP_MEDIANS)
             _scatter(folded, int(exponents[0]), f, keys.mixing(len(row)))
@@ -139,9 +139,12 @@ def _recipient_unit(values: SpanValues, carrier: Carrier) -> Floats:
 def _scatter(folded: dict[int, NDArray[np.float64]], exponent: int, f: Floats, draws: NDArray[np.uint16]) -> None:
     """y[h] += +-f for each of the 16 draws of each carrier; sums of integers, exact in float64."""
     weights = np.tile(f.astype(np.float64), len(draws))
-    wide = np.bincount(draws.ravel(), weights=weights, minlength=2 * CODE_VALUES)
+    wide: NDArray[np.float64] = np.bincount(draws.ravel(), weights=weights, minlength=2 * CODE_VALUES)
     part = wide[:CODE_VALUES] - wide[CODE_VALUES:]
-    folded[exponent] = folded[exponent] + part if exponent in folded else part
+    if exponent in folded:
+        folded[exponent] += part
+    else:
+        folded[exponent] = part
 
 
 def join_layers(layers: dict[int, NDArray[np.float64]]) -> NDArray[np.int64]:

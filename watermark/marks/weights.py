@@ -76,93 +76,113 @@ class Embedder:
             return MarkedChunk((raw,) * len(self._tables), 0.0)
         tensor, survey = found
         values = decode(raw, span.tensor.dtype)
-        wide = values.astype(np.float64 if span.tensor.dtype.name == "F64" else np.float32, copy=False)
+        assert survey.grid is not None
+        wide: Floats = values.astype(np.float64 if span.tensor.dtype.name == "F64" else np.float32, copy=False)
+        still = _still(wide, below)
         amplitude = _amplitudes(wide, below, tensor, survey, span)
-        chips = self._chips(tensor, span, len(wide))
+        random = self._rounding(tensor, span, survey.grid)
         copies, largest = [], 0.0
-        for copy_chips in chips:
-            target = wide + amplitude * copy_chips
-            rounded = self._round(target, tensor, span, survey.grid)
-            moved = np.where(amplitude != 0, rounded, wide)
-            largest = max(largest, float(np.abs(moved - wide).max(initial=0.0)))
-            copies.append(encode(moved, span.tensor.dtype))
+        for moves in self._chips(tensor, span, len(wide)):
+            change = moves.astype(wide.dtype, copy=False)
+            for rows, size in zip(as_rows(change, tensor.layout.row), amplitude, strict=True):
+                rows *= size[:, None]  # views of `change`
+            if still is not None:
+                change[still] = 0
+            largest = max(largest, float(change.max()), -float(change.min()))
+            change += wide
+            target = change if random is None else round_to_grid(change, survey.grid, random)
+            copies.append(encode(target, span.tensor.dtype))
         return MarkedChunk(tuple(copies), largest)
 
     def _chips(self, tensor: MarkedTensor, span: Span, count: int) -> list[NDArray[np.float32]]:
-        """Both layers' chips of a span, joined at their shares of the energy, one array a copy."""
+        """Both layers' chips of a span, joined at their shares of the energy: a new array for each copy."""
         owner = np.empty(count, np.float32)
         recipients = [np.zeros(count, np.float32) if table is not None else None for table in self._tables]
         layout = tensor.layout
         base = layout.bounds(span.first)[0]
+        has_recipients = any(table is not None for table in self._tables)
         for block in range(span.first, span.last):
             start, stop = (bound - base for bound in layout.bounds(block))
             keys = self._keys(tensor, block)
             owner[start:stop] = unpack_chips(keys.owner_bits(stop - start), stop - start)
-            if any(table is not None for table in self._tables) and keys.carries_recipient(
-                self.plan.geometry.recipient_share
-            ):
+            if has_recipients and keys.carries_recipient(self.plan.geometry.recipient_share):
                 draws = keys.mixing(stop - start)
                 for table, chips in zip(self._tables, recipients, strict=True):
                     if table is not None and chips is not None:
                         chips[start:stop] = recipient_chips(draws, table)
-        owner *= np.float32(2 * math.sqrt(OWNER_ENERGY))
-        owner -= np.float32(math.sqrt(OWNER_ENERGY))
+        owner *= np.float32(math.sqrt(OWNER_ENERGY))
         share = np.float32(math.sqrt(1 - OWNER_ENERGY) / RECIPIENT_CHIP_UNIT)
-        return [owner if chips is None else owner + share * chips for chips in recipients]
+        for chips in recipients:
+            if chips is not None:
+                chips *= share
+                chips += owner
+        return [owner.copy() if chips is None else chips for chips in recipients]
 
     def _keys(self, tensor: MarkedTensor, block: int) -> BlockKeys:
         number = tensor.first_block + block
         return BlockKeys(self._secrets.secret(number), self.stretched, number)
 
-    def _round(self, target: Floats, tensor: MarkedTensor, span: Span, grid: Grid | None) -> Floats:
-        """Round onto the release's grid by the blocks' own random numbers."""
-        if grid is None or (grid.name == span.tensor.dtype.name and grid.name in {"F32", "F64"}):
-            return target
+    def _rounding(self, tensor: MarkedTensor, span: Span, grid: Grid) -> NDArray[np.uint16] | None:
+        """The blocks' own random numbers for a span; None where every value of the type is on the grid."""
+        if grid.name == span.tensor.dtype.name and grid.name in {"F32", "F64"}:
+            return None
         layout = tensor.layout
-        random = np.concatenate(
+        return np.concatenate(
             [
                 self._keys(tensor, block).rounding(stop - start)
                 for block in range(span.first, span.last)
                 for start, stop in [layout.bounds(block)]
             ]
         )
-        return round_to_grid(target, grid, random)
 
 
-def _amplitudes(values: Floats, below: Floats | None, tensor: MarkedTensor, survey: TensorSurvey, span: Span) -> Floats:
-    """alpha * sigma_row for every carrier, and 0 for what must not move."""
+def _still(values: Floats, below: Floats | None) -> NDArray[np.bool_] | None:
+    """Weights that must not move: exact zeros, and what equals the base; None where there are none."""
+    still = values == 0
+    if below is not None:
+        still |= values == below
+    return still if still.any() else None
+
+
+def _amplitudes(
+    values: Floats, below: Floats | None, tensor: MarkedTensor, survey: TensorSurvey, span: Span
+) -> list[Floats]:
+    """alpha * sigma_row of each row of a span, 0 for duplicate rows; one array for each matrix of `as_rows`."""
     layout = tensor.layout
     difference = values if below is None else values - below.astype(values.dtype)
-    spread = np.concatenate([np.repeat(deviations(rows), rows.shape[1]) for rows in as_rows(difference, layout.row)])
-    amplitude = (np.float32(tensor.alpha) * spread).astype(values.dtype)
-    amplitude[difference == 0] = 0
-    amplitude[values == 0] = 0
+    sizes = [np.float32(tensor.alpha) * deviations(rows) for rows in as_rows(difference, layout.row)]
     if len(survey.duplicate_rows):
         first = layout.bounds(span.first)[0] // layout.row
         inside = survey.duplicate_rows - first
-        for row in inside[(inside >= 0) & (inside * layout.row < len(values))]:
-            amplitude[row * layout.row : (row + 1) * layout.row] = 0
-    return amplitude
+        sizes[0][inside[(inside >= 0) & (inside < len(sizes[0]))]] = 0
+    return sizes
 
 
-def round_to_grid(target: Floats, grid: Grid, random: NDArray[np.uint32]) -> Floats:
+def round_to_grid(target: Floats, grid: Grid, random: NDArray[np.uint16]) -> Floats:
     """Round stochastically: up with the probability of the distance, so that the mean stays where it was.
+
+    What lies on the grid already stays where it is.
 
     Args:
         target: where each weight should lie, float32 or float64.
         grid: the grid of the reference.
-        random: one 32-bit random number a weight, keyed.
+        random: one 16-bit random number a weight, keyed.
     """
     with np.errstate(over="ignore", under="ignore"):
         narrow = np.ascontiguousarray(target, dtype=np.float32)
     if grid.name == "F32":
         return narrow
     dropped = 23 - grid.mantissa_bits
-    bits = narrow.view(np.uint32)
-    up = random >> np.uint32(32 - dropped)
-    rounded = ((bits + up) & np.uint32(0xFFFFFFFF << dropped & 0xFFFFFFFF)).view(np.float32)
+    up = random.astype(np.uint32)
+    if dropped > 16:
+        up <<= np.uint32(dropped - 16)
+    elif dropped < 16:
+        up >>= np.uint32(16 - dropped)
+    up += narrow.view(np.uint32)
+    up &= np.uint32(0xFFFFFFFF << dropped & 0xFFFFFFFF)
+    rounded = up.view(np.float32)
     if grid.name == "F16":
-        steps = np.abs(narrow) * np.float32(2.0**24) + (random >> np.uint32(8)) * np.float32(2.0**-24)
+        steps = np.abs(narrow) * np.float32(2.0**24) + random * np.float32(2.0**-16)
         small = np.copysign(np.floor(steps) * np.float32(2.0**-24), narrow)
         rounded = np.where(np.abs(narrow) < _HALF_NORMAL, small, np.clip(rounded, -_HALF_MAX, _HALF_MAX))
-    return np.where(np.isfinite(rounded), rounded, narrow)
+    return rounded

@@ -4,7 +4,7 @@ A tensor digest names a tensor's content: data type, shape and bytes, free of co
 from the digests of the tensor's blocks, which the mark's commitment uses again, so that one reading serves both and
 the blocks of one huge tensor are hashed on all cores:
 
-    tensor digest    = SHA-256("weightmark tensor v1" 0x00, dtype 0x00, shape as decimal "d0,d1,..." 0x00, block digests)
+    tensor digest    = SHA-256("weightmark tensor v1" 0x00, dtype 0x00, shape as "d0,d1,..." 0x00, block digests)
     canonical digest = SHA-256("weightmark tensors v1" 0x00, the tensor digests of the model, sorted)
 
 Does not know what a mark is. SHA-256 throughout (FIPS 180-4).

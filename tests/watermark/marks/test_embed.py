@@ -170,7 +170,7 @@ def test_stochastic_rounding_keeps_the_mean_and_lands_on_neighbours(name):
     draw = np.random.default_rng(9)
     for value in (0.0123456, -3.14159, 1e-6, 2.0**-15 * 1.3):
         target = np.full(200_000, value, np.float32)
-        random = draw.integers(0, 1 << 32, target.size, np.uint32)
+        random = draw.integers(0, 1 << 16, target.size, np.uint16)
         rounded = round_to_grid(target, grid, random).astype(np.float64)
         step = max(np.diff(np.unique(rounded)), default=0.0)
         assert len(np.unique(rounded)) <= 2
