@@ -139,6 +139,7 @@ def test_passphrase_change_with_a_wrong_one_changes_nothing(home: Path) -> None:
     assert {name: (home / name).read_bytes() for name in SEALED} == files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moved", [0, 1])
 def test_a_crash_in_the_middle_of_a_passphrase_change_is_finished_by_the_next_who_opens(
     made_home: Path, tmp_path: Path, moved: int, monkeypatch: pytest.MonkeyPatch

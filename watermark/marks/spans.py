@@ -80,13 +80,20 @@ def read_values(sources: Sources, carrier: Carrier, span: Span) -> SpanValues:
         if model is None or tensor is None:
             return None
         start, stop = span_bounds(carrier.marked.layout, span)
-        values = model.values(tensor, start, stop).astype(np.float32)
-        return np.where(np.isfinite(values), values, np.float32(0))
+        return finite(model.values(tensor, start, stop))
 
     suspect = read(sources.suspect, carrier.suspect)
     assert suspect is not None
     is_code = not carrier.suspect.dtype.is_float
     return SpanValues(suspect, read(sources.reference, carrier.reference), read(sources.base, carrier.base), is_code)
+
+
+def finite(values: NDArray[Any]) -> Floats:
+    """Values as float32, with 0 for what is no number: an infinite weight of a suspect is no evidence either way."""
+    with np.errstate(over="ignore"):
+        narrow: Floats = values.astype(np.float32, copy=False)
+    good = np.isfinite(narrow)
+    return narrow if good.all() else np.where(good, narrow, np.float32(0))
 
 
 def span_bounds(layout: BlockLayout, span: Span) -> tuple[int, int]:
@@ -171,9 +178,13 @@ def signal_exponents(values: SpanValues, layout: BlockLayout, *, in_suspect_unit
 
 
 def sum_blocks(f: Floats, exponents: NDArray[np.int64], signs: Floats, layout: BlockLayout) -> BlockSums:
-    """Exact T and energy of each block of a span for quantised values `f` and chips `signs`, both flat."""
-    totals, squares = [], []
+    """Exact T and energy of each block of a span for quantised values `f` and chips `signs`, both flat.
+
+    Trials are the carriers of blocks that show anything at all.
+    """
+    totals, squares, trials = [], [], 0
     for blocks, chips in zip(as_blocks(f, layout), as_blocks(signs, layout), strict=True):
         totals.append(signed_totals(blocks, chips))
         squares.append(energies(blocks))
-    return BlockSums(np.concatenate(totals), np.concatenate(squares), exponents, int(np.count_nonzero(f != 0)))
+        trials += int(np.count_nonzero(squares[-1])) * blocks.shape[1]
+    return BlockSums(np.concatenate(totals), np.concatenate(squares), exponents, trials)

@@ -139,7 +139,7 @@ def _recipient_unit(values: SpanValues, carrier: Carrier) -> Floats:
 def _scatter(folded: dict[int, NDArray[np.float64]], exponent: int, f: Floats, draws: NDArray[np.uint16]) -> None:
     """y[h] += +-f for each of the 16 draws of each carrier; sums of integers, exact in float64."""
     weights = np.tile(f.astype(np.float64), len(draws))
-    wide: NDArray[np.float64] = np.bincount(draws.ravel(), weights=weights, minlength=2 * CODE_VALUES)
+    wide = np.bincount(draws.ravel(), weights=weights, minlength=2 * CODE_VALUES).astype(np.float64, copy=False)
     part = wide[:CODE_VALUES] - wide[CODE_VALUES:]
     if exponent in folded:
         folded[exponent] += part

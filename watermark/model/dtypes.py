@@ -150,6 +150,8 @@ def encode(values: Values, dtype: DType) -> bytes:
 def _round_to_bfloat16(values: Values) -> npt.NDArray[np.uint16]:
     with np.errstate(over="ignore", invalid="ignore"):
         bits = values.astype(np.float32, copy=False).view(np.uint32)
+    if not int(np.bitwise_or.reduce(bits, initial=0)) & 0xFFFF:  # all on the grid already, NaN and infinity too
+        return (bits >> np.uint32(16)).astype(np.uint16)
     lowest_kept = (bits >> np.uint32(16)) & np.uint32(1)
     rounded = (bits + np.uint32(0x7FFF) + lowest_kept) >> np.uint32(16)
     # Rounding a NaN could carry into the exponent and make it a number: cut it instead, and keep it quiet.
