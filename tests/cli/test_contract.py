@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+import cli
 from cli.home import Home
+from cli.main import build_app
 from tests.cli.command import PASSPHRASE, weightmark, weightmark_process
 
 
@@ -212,6 +216,24 @@ def test_passphrase_change_by_descriptors_leaves_one_that_opens(home: Path, tmp_
     opened = Home.open(home)
     assert opened.private_key(b"another one").public == opened.public_key
     assert weightmark("sign", tmp_path / "new", home=home, passphrase=PASSPHRASE).code == 2
+
+
+def test_readme_and_messages_name_only_commands_that_exist() -> None:
+    """Every `weightmark COMMAND` that a document or a message tells people to run is one."""
+    top = get_command(build_app())
+    known = {*top.commands, *(f"keys {name}" for name in top.commands["keys"].commands)}
+    house = Path(cli.__file__).parent.parent
+    texts = [house / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
+    for text in [*texts, *house.glob("cli/*.py"), *house.glob("registry/**/*.py"), *house.glob("watermark/**/*.py")]:
+        for first, second in re.findall(r"`?weightmark ([a-z]+)(?: ([a-z-]+))?", _commands_in(text)):
+            named = f"{first} {second}" if first == "keys" else first
+            assert named in known, f"{text}: weightmark {named}"
+
+
+def _commands_in(path: Path) -> str:
+    """What stands in backquotes, or after a shell's prompt."""
+    found = re.findall(r"`(weightmark [^`]*)`|^\$ (weightmark .*)$", path.read_text(), re.MULTILINE)
+    return "\n".join(quoted or typed for quoted, typed in found)
 
 
 def test_unexpected_errors_exit_4_without_a_traceback(home: Path) -> None:
