@@ -166,6 +166,6 @@ def demo(
     from cli.report_demo import json_of_demo, showing, text_of_demo
 
     show = showing(quiet=options.quiet, to_stderr=options.as_json)
-    result = play(DemoRequest(folder), show, partial(training_steps, quiet=options.quiet))
+    result = play(DemoRequest(folder, quiet=options.quiet), show, partial(training_steps, quiet=options.quiet))
     head, *body = text_of_demo(result)
     return Answer(json_of_demo(result), head, tuple(body), 0 if result.as_told else 1)

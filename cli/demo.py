@@ -24,7 +24,6 @@ from watermark.errors import InputError, UnavailableError
 
 OWNER, LEAKED, OTHER = "acme", "globex", "initech"
 PASSPHRASE = "the demo has no secrets"  # noqa: S105 - it guards keys that live for three minutes
-INNOCENT_STEPS = 15
 #: Copies, reference, disguised and innocent models, and the drafts of the release.
 NEEDED_BYTES = 1_200 << 20
 
@@ -35,9 +34,12 @@ Steps = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 @dataclass(frozen=True)
 class DemoRequest:
-    """Where to play; without a folder in a temporary one, which is removed at the end."""
+    """Where to play, and how long to train; without a folder in a temporary one, which is removed at the end."""
 
     folder: Path | None = None
+    stolen_steps: int = 50
+    innocent_steps: int = 15
+    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class _Stage:
     folder: Path
     show: Show
     steps: Steps
+    quiet: bool
     played: list[Played] = field(default_factory=list)
 
     def tell(self, text: str) -> None:
@@ -98,7 +101,7 @@ class _Stage:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("WEIGHTMARK_")}
         settings = {"WEIGHTMARK_HOME": str(self.folder / home), "WEIGHTMARK_PASSPHRASE": PASSPHRASE}
         # -P: nothing in the story's folder may stand in for a module. Errors and progress go to our own stderr.
-        command = [sys.executable, "-P", "-m", "cli.main", *arguments]
+        command = [sys.executable, "-P", "-m", "cli.main", *arguments, *(["--quiet"] if self.quiet else [])]
         done = subprocess.run(  # noqa: S603 - our own interpreter and our own arguments
             command,
             cwd=self.folder,
@@ -122,11 +125,11 @@ def demo(request: DemoRequest, show: Show, steps: Steps) -> DemoResult:
     start = time.perf_counter()
     with ExitStack() as stack:
         folder = _make_folder(request, stack)
-        stage = _Stage(folder, show, steps)
+        stage = _Stage(folder, show, steps, request.quiet)
         _release(stage)
-        _steal(stage)
+        _steal(stage, request.stolen_steps)
         _find(stage)
-        _let_go(stage)
+        _let_go(stage, request.innocent_steps)
         _audit(stage)
         return DemoResult(tuple(stage.played), time.perf_counter() - start, request.folder)
 
@@ -161,6 +164,10 @@ def _release(stage: _Stage) -> None:
     stage.weightmark(
         "release", "minilm", "--out", "copies", "--name", "minilm", "--version", "1.0", "--to", LEAKED, "--to", OTHER
     )
+    if stage.played[-1].exit_code != 0:
+        raise UnavailableError(
+            "the release did not succeed, and there is no story without it", hint="see `weightmark doctor`"
+        )
     releases = json.loads(stage.ask("list"))["releases"]
     for copy in releases[0]["copies"]:
         (stage.folder / "copies" / copy["copy"]).rename(stage.folder / copy["recipient"])
@@ -169,17 +176,17 @@ def _release(stage: _Stage) -> None:
     stage.weightmark("verify", LEAKED, "--trust", "acme.trust", home="globex-home")
 
 
-def _steal(stage: _Stage) -> None:
+def _steal(stage: _Stage, steps: int) -> None:
     from cli.demo_subject import load_encoder, retrieval_score
-    from cli.demo_thief import FINETUNE_STEPS, load_stolen, steal
+    from cli.demo_thief import load_stolen, steal
 
     copy, stolen = stage.folder / LEAKED, stage.folder / "stolen"
     stage.tell(
-        f"a thief takes the copy of {LEAKED}: fine-tunes it {FINETUNE_STEPS} steps, prunes 30 %, quantises to int8, "
+        f"a thief takes the copy of {LEAKED}: fine-tunes it {steps} steps, prunes 30 %, quantises to int8, "
         "casts to bf16, renames every tensor, re-shards"
     )
-    with stage.steps("fine-tuning the stolen copy", FINETUNE_STEPS) as progress:
-        steal(copy, stolen, progress)
+    with stage.steps("fine-tuning the stolen copy", steps) as progress:
+        steal(copy, stolen, progress, steps=steps)
     before, after = retrieval_score(load_encoder(stage.folder / "minilm")), retrieval_score(load_stolen(stolen, copy))
     stage.show(
         f"the theft paid: docstrings are found by name with mean reciprocal rank {after:.3f}, {before:.3f} before"
@@ -195,14 +202,12 @@ def _find(stage: _Stage) -> None:
     stage.weightmark("check", OTHER)
 
 
-def _let_go(stage: _Stage) -> None:
+def _let_go(stage: _Stage, steps: int) -> None:
     from cli.demo_subject import innocent_model, random_model
 
     stage.tell("an innocent model: the same shape, tokenizer and training task, weights of its own")
-    with stage.steps("training the innocent model", INNOCENT_STEPS) as progress:
-        innocent_model(
-            stage.folder / "minilm", stage.folder / "innocent", seed=5, steps=INNOCENT_STEPS, progress=progress
-        )
+    with stage.steps("training the innocent model", steps) as progress:
+        innocent_model(stage.folder / "minilm", stage.folder / "innocent", seed=5, steps=steps, progress=progress)
     stage.weightmark("check", "innocent", expected=1)
     stage.tell("a random initialisation of the same configuration")
     random_model(stage.folder / "minilm", stage.folder / "random", seed=6)

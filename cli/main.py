@@ -87,6 +87,8 @@ def _invoke(arguments: Sequence[str]) -> int:
     # Not app(...): that hangs typer's own exception display on sys.excepthook.
     command = get_command(build_app())
     code = command.main(args=list(arguments or ["--help"]), prog_name="weightmark", standalone_mode=False)
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt  # typer has made an exit code of it, silently
     if not arguments:
         return USAGE  # nothing was asked for, so nothing holds
     return code if isinstance(code, int) else 0

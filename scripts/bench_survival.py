@@ -2,10 +2,10 @@
 
     python scripts/bench_survival.py --folder /tmp/survival [--only bf16 --only svd-75] [--beyond-the-bar] [--steps 120]
 
-Releases MiniLM to two recipients, attacks the copy of one, checks every result as `weightmark check` does, and prints a
-table: quality (mean cosine of 200 embeddings to the original's, mean reciprocal rank of docstring retrieval), then
-blind and non-blind bits of the owner layer, verdict, recipient, log2 p after multiplicity. Exits 1 when an attack of the
-bar leaves less than is promised. `--folder` must be new or empty; about 500 MB. Minutes on two cores.
+Releases MiniLM to two recipients, attacks the copy of one, checks every result as `weightmark check` does, and prints
+a table: quality (mean cosine of 200 embeddings to the original's, mean reciprocal rank of docstring retrieval), then
+blind and non-blind bits of the owner layer, verdict, recipient, log2 p after multiplicity. Exits 1 when an attack
+of the bar leaves less than is promised. `--folder` must be new or empty; about 500 MB. Minutes on two cores.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ RIVAL_KEYS, RIVAL_STRENGTH = 10, 0.03
 
 BAR = ("bf16", "fp16", "int8", "int4-g128", "prune-30", "prune-50", "noise-10", "svd-75", "fine-tune", "overwrite")
 BEYOND = (
-    "none", "rename", "dtype-mix", "int8-codes", "nf4", "int2-g128", "prune-70", "prune-90", "prune-random-30", "prune-2:4",
-    "noise-1", "noise-5", "noise-40", "svd-50", "svd-25", "overwrite-10-keys", "thief",
+    "none", "rename", "dtype-mix", "int8-codes", "nf4", "int2-g128", "prune-70", "prune-90", "prune-random-30",
+    "prune-2:4", "noise-1", "noise-5", "noise-40", "svd-50", "svd-25", "overwrite-10-keys", "thief",
 )  # fmt: skip
 
 # Bits (blind, non-blind) measured with all energy of a 1 % mark in one layer; half of each is asked of the owner layer.
@@ -179,7 +179,7 @@ class Bench:
         current = self.copy
         for number in range(keys):
             rival, out = self.folder / f"rival-{keys}-{number}", self.folder / f"rival-{keys}-{number}-out"
-            Home.create(rival, f"rival {number}", _phrase())
+            Home.create(rival, f"rival-{number}", _phrase())
             stripped = self.folder / "stripped"
             shutil.rmtree(stripped, ignore_errors=True)
             save_state(stripped, load_state(current))
@@ -197,7 +197,8 @@ def _phrase() -> bytes:
 
 
 HEADER = (
-    "attack", "cosine", "retrieval", "blind bits", "non-blind bits", "verdict", "recipient", "adjusted log2 p", "check s",
+    "attack", "cosine", "retrieval", "blind bits", "non-blind bits", "verdict", "recipient", "adjusted log2 p",
+    "check s",
 )  # fmt: skip
 
 

@@ -226,7 +226,7 @@ def test_readme_and_messages_name_only_commands_that_exist() -> None:
     texts = [house / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
     for text in [*texts, *house.glob("cli/*.py"), *house.glob("registry/**/*.py"), *house.glob("watermark/**/*.py")]:
         for first, second in re.findall(r"`?weightmark ([a-z]+)(?: ([a-z-]+))?", _commands_in(text)):
-            named = f"{first} {second}" if first == "keys" else first
+            named = f"{first} {second}" if first == "keys" and second else first
             assert named in known, f"{text}: weightmark {named}"
 
 
@@ -234,6 +234,18 @@ def _commands_in(path: Path) -> str:
     """What stands in backquotes, or after a shell's prompt."""
     found = re.findall(r"`(weightmark [^`]*)`|^\$ (weightmark .*)$", path.read_text(), re.MULTILINE)
     return "\n".join(quoted or typed for quoted, typed in found)
+
+
+def test_interruption_exits_130_in_the_form_that_was_asked_for(
+    made_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cli.listing.list_releases", interrupted)
+    stopped = weightmark("list", "--json", home=made_home)
+    assert stopped.code == 130
+    assert stopped.error["code"] == "interrupted"
 
 
 def test_unexpected_errors_exit_4_without_a_traceback(home: Path) -> None:

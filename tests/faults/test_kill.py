@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "scripts/fault_kill.py"
 
 
+@pytest.mark.slow
 def test_nothing_acknowledged_is_lost_by_kill_9() -> None:
     ran = subprocess.run([sys.executable, str(SCRIPT), "--kills", "30"], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr

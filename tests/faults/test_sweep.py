@@ -18,7 +18,7 @@ from tests.registry.example_log import LOG_KEY, ORIGIN, make_folder, release_ent
 from watermark.errors import OutcomeUnknownError, UnavailableError
 
 BATCH = [release_entry(1000), release_entry(1001)]
-LAST = [release_entry(1002)]
+LAST = release_entry(1002)
 
 
 @pytest.fixture
@@ -29,35 +29,33 @@ def place() -> Iterator[Path]:
         yield Path(folder)
 
 
-def check(folder: Path, acknowledged: dict[bytes, int], known: int) -> None:
+def check(folder: Path, before: list[bytes], acknowledged: dict[bytes, int]) -> None:
     """Reopen, recover, go on: acknowledged entries are there once, the log is whole, the same append succeeds."""
+    known = len(before)
     with EmbeddedRegistry.open(folder, LOG_KEY) as registry:
-        assert registry.size in (known, known + 2, known + 3)
+        assert registry.size in (known, known + len(BATCH))
+        assert list(registry.entries(0, known)) == before
         for entry, index in acknowledged.items():
             assert registry.entry(index) == entry
             assert registry.find(hashlib.sha256(entry).digest()) == index
-        receipts = registry.append([*BATCH, *LAST])
-        assert [receipt.index for receipt in receipts] == [known, known + 1, known + 2]
+        assert [receipt.index for receipt in registry.append([*BATCH, LAST])] == [known, known + 1, known + 2]
         assert registry.size == known + 3
         result = audit(folder, [registry.vkey])
     assert result.whole, result.findings
 
 
 def run(folder: Path, fault: Fault) -> dict[bytes, int]:
-    """Open, append, append again, as a process would, until the fault ends it; what was acknowledged."""
-    acknowledged: dict[bytes, int] = {}
+    """Open and append, as a process would, until the fault ends it; what was acknowledged."""
     with injected(fault):
         registry = EmbeddedRegistry.open(folder, LOG_KEY)
         try:
-            for entries in (BATCH, LAST):
-                for entry, receipt in zip(entries, registry.append(entries), strict=True):
-                    acknowledged[entry] = receipt.index
+            receipts = registry.append(BATCH)
         finally:
             registry.close()
-    return acknowledged
+    return {entry: receipt.index for entry, receipt in zip(BATCH, receipts, strict=True)}
 
 
-def sweep(place: Path, start: Path, known: int, *, kill: bool, after: bool, stride: int = 1) -> int:
+def sweep(place: Path, start: Path, before: list[bytes], *, kill: bool, after: bool, stride: int = 1) -> int:
     """Fail call 1, 2, 3, ... (or every so many-th) until none fails; about how many there were."""
     for at in range(1, 1000, stride):
         folder = Path(shutil.copytree(start, place / f"log{at}"))
@@ -70,7 +68,7 @@ def sweep(place: Path, start: Path, known: int, *, kill: bool, after: bool, stri
         except (UnavailableError, OutcomeUnknownError):
             assert not kill
         gc.collect()
-        check(folder, acknowledged, known)
+        check(folder, before, acknowledged)
         shutil.rmtree(folder)
         if not fault.reached:
             return at - 1
@@ -78,15 +76,15 @@ def sweep(place: Path, start: Path, known: int, *, kill: bool, after: bool, stri
 
 
 MODES = [(kill, after) for kill in (False, True) for after in (False, True)]
-STRIDES = pytest.mark.parametrize("stride", [19, pytest.param(1, marks=pytest.mark.slow)])
+STRIDES = pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.slow)])
 """Some calls in the quick run, every call in the full one."""
 
 
 @STRIDES
 @pytest.mark.parametrize(("kill", "after"), MODES)
-def test_every_call_of_two_appends(place: Path, kill: bool, after: bool, stride: int) -> None:
+def test_every_call_of_an_append(place: Path, kill: bool, after: bool, stride: int) -> None:
     start = make_folder(place / "start", some_entries(2))
-    assert sweep(place, start, 2, kill=kill, after=after, stride=stride) > 80
+    assert sweep(place, start, some_entries(2), kill=kill, after=after, stride=stride) > 50
 
 
 @pytest.mark.slow
@@ -94,10 +92,10 @@ def test_every_call_of_two_appends(place: Path, kill: bool, after: bool, stride:
 def test_every_call_while_a_tile_becomes_full(place: Path, kill: bool, after: bool) -> None:
     with EmbeddedRegistry.create(place / "start", ORIGIN, LOG_KEY) as registry:
         registry.append(some_entries(254))
-    assert sweep(place, place / "start", 254, kill=kill, after=after, stride=3) > 80
+    assert sweep(place, place / "start", some_entries(254), kill=kill, after=after, stride=4) > 50
 
 
-@STRIDES
+@pytest.mark.parametrize("stride", [17, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kill", [False, True], ids=["error", "kill"])
 def test_the_registry_appears_whole_or_not_at_all(place: Path, kill: bool, stride: int) -> None:
     for at in range(1, 1000, stride):

@@ -16,7 +16,7 @@ from tests.registry.example_log import LOG_KEY, make_folder
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("writers", [2, 4])
+@pytest.mark.parametrize("writers", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_thousand_appends(tmp_path: Path, writers: int) -> None:
     folder, each = make_folder(tmp_path / "log", []), 1000 // writers
     processes = [

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from watermark.evidence import KeyedTest
 from watermark.marks import residuals
@@ -21,13 +20,12 @@ from watermark.marks.spans import (
     Sources,
     SpanValues,
     owner_chips,
-    quantise_blocks,
     read_values,
     rows_together,
-    signal_exponents,
-    sum_blocks,
+    score_alone,
+    score_difference,
 )
-from watermark.marks.statistic import BlockSums, quantise_blind, weighted_sum
+from watermark.marks.statistic import LineSums, quantise_blind, weighted_sum
 from watermark.marks.survey import as_rows
 from watermark.model.digest import BlockLayout, Progress, Span, in_order, spans_of
 
@@ -52,9 +50,9 @@ def detect(
 
     A statistic that needs values which are not at hand comes back empty (p = 1), never missing.
     """
-    parts: dict[str, list[BlockSums]] = {name: [] for name in names}
+    parts: dict[str, list[LineSums]] = {name: [] for name in names}
 
-    def look(task: tuple[Carrier, Span]) -> tuple[dict[str, BlockSums], int]:
+    def look(task: tuple[Carrier, Span]) -> tuple[dict[str, LineSums], int]:
         carrier, span = task
         values = read_values(sources, carrier, span)
         return score_span(values, carrier, span, chips, names), values.suspect.nbytes
@@ -68,7 +66,7 @@ def detect(
     return [join(name, parts[name]) for name in names]
 
 
-def join(name: str, parts: Sequence[BlockSums]) -> KeyedTest:
+def join(name: str, parts: Sequence[LineSums]) -> KeyedTest:
     """One test from the sums of all blocks."""
     total, energy, trials = weighted_sum(list(parts))
     return KeyedTest(name, total, energy, trials)
@@ -76,31 +74,29 @@ def join(name: str, parts: Sequence[BlockSums]) -> KeyedTest:
 
 def score_span(
     values: SpanValues, carrier: Carrier, span: Span, chips: ChipSource, names: Iterable[str]
-) -> dict[str, BlockSums]:
+) -> dict[str, LineSums]:
     """Exact sums of each row statistic over the blocks of a span; those without the values they need are left out."""
     signs = owner_chips(carrier.marked, span, chips)
     layout = carrier.marked.layout
     scored = {}
     for name in names:
-        scaled = quantised(name, values, layout, span)
-        if scaled is not None:
-            scored[name] = sum_blocks(*scaled, signs, layout)
+        sums = score(name, values, signs, layout)
+        if sums is not None:
+            scored[name] = sums
     return scored
 
 
-def quantised(
-    name: str, values: SpanValues, layout: BlockLayout, span: Span
-) -> tuple[Floats, NDArray[np.int64]] | None:
-    """f of one row statistic over a span, flat integers in float32, and the weight exponent of each block."""
+def score(name: str, values: SpanValues, signs: Floats, layout: BlockLayout) -> LineSums | None:
+    """Exact sums of one row statistic against chips `signs` (flat); None where values are not at hand."""
     if name == BLIND:
         rows = [quantise_blind(part).ravel() for part in as_rows(values.suspect, layout.row)]
-        return np.concatenate(rows), np.zeros(span.last - span.first, np.int64)
+        return score_alone(rows[0] if len(rows) == 1 else np.concatenate(rows), signs, layout)
     shown = residual(name, values, layout)
-    if shown is None:
+    if shown is None or values.reference is None:
         return None
-    f, exponents = quantise_blocks(shown, layout, None if name == UNCLIPPED else _CLIP_MEDIANS)
-    in_suspect_unit = values.is_code and name in (REGRESSION, BASE_REGRESSION)
-    return f, exponents + signal_exponents(values, layout, in_suspect_unit=in_suspect_unit)
+    own_unit = values.is_code and name in (REGRESSION, BASE_REGRESSION)
+    stands_for = values.suspect if own_unit else values.reference
+    return score_difference(shown, stands_for, signs, layout, None if name == UNCLIPPED else _CLIP_MEDIANS)
 
 
 def residual(name: str, values: SpanValues, layout: BlockLayout) -> Floats | None:

@@ -26,7 +26,7 @@ from watermark.marks.commitment import BlockOpening
 from watermark.marks.geometry import Geometry, MarkedTensor
 from watermark.marks.secret import copy_commitment
 from watermark.marks.spans import Carrier, ChipSource, Sources, SpanValues, finite
-from watermark.marks.statistic import BlockSums
+from watermark.marks.statistic import LineSums
 from watermark.model.digest import Span
 from watermark.model.directory import Model
 from watermark.model.dtypes import decode, dtype
@@ -159,7 +159,7 @@ def score_owner(
     if statistic not in DISPUTABLE:
         raise InputError(f"the statistic {statistic!r} cannot be recomputed from opened blocks")
     chips = opened_chips(blocks, stretched)
-    parts: list[BlockSums] = []
+    parts: list[LineSums] = []
     each: list[tuple[int, int]] = []
     for block in blocks:
         found = _values(block, suspect)
@@ -168,13 +168,14 @@ def score_owner(
             each.append((0, 0))
             continue
         parts.append(sums)
-        each.append((int(sums.totals[0]), int(sums.energies[0])))
+        alone = detect.join(statistic, [sums])
+        each.append((alone.total, alone.energy))
     return detect.join(statistic, parts), tuple(each)
 
 
 def _score(
     found: tuple[SpanValues, Carrier, Span], statistic: str, chips: ChipSource, suspect: Model
-) -> BlockSums | None:
+) -> LineSums | None:
     values, carrier, span = found
     if statistic not in subspace.SUBSPACES:
         return detect.score_span(values, carrier, span, chips, [statistic])[statistic]

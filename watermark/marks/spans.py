@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from watermark.marks.chips import BlockKeys, unpack_chips
 from watermark.marks.geometry import MarkedTensor
 from watermark.marks.secret import BlockSecrets
-from watermark.marks.statistic import LIMIT, BlockSums, energies, signed_totals
+from watermark.marks.statistic import LIMIT, LineSums, energies, signed_totals
 from watermark.marks.survey import as_rows
 from watermark.model.digest import BlockLayout, Span
 from watermark.model.directory import Model
@@ -25,6 +25,8 @@ from watermark.model.safetensors import TensorInfo
 Floats = NDArray[np.float32]
 
 _SAMPLE = 257
+#: Where the median of |d| comes to lie: fine enough to round to, with room for five medians below 127.
+_MEDIAN_UNITS = 24.0
 
 
 @dataclass(frozen=True)
@@ -122,69 +124,62 @@ def rows_together(values: SpanValues, row: int) -> Iterable[tuple[Floats, Floats
         yield from zip(suspect, reference, as_rows(values.base, row), strict=True)
 
 
-def quantise_blocks(d: Floats, layout: BlockLayout, clip_medians: float | None) -> tuple[Floats, NDArray[np.int64]]:
-    """Round a difference to integers with one power-of-two scale a block.
+def quantise(lines: Floats, clip_medians: float | None) -> tuple[Floats, Floats]:
+    """Round a difference to integers with one scale a line; gives f, (lines, elements), and the scales, (lines,).
 
-    With `clip_medians`, the scale comes from the median of a sample of |d| != 0 and values are clipped at that many
-    medians; without, from the largest |d| and nothing is clipped. Gives f (flat) and the scale exponent of each block.
+    With `clip_medians`, the scale brings the median of a sample of |d| != 0 to 24 and values are clipped at that many
+    medians; without, it brings the largest |d| to 127 and nothing is clipped. A line of zeros has scale 0.
     """
-    parts, exponents = [], []
-    for blocks in as_blocks(d, layout):
-        size = np.abs(blocks)
-        if clip_medians is None:
-            size_of = size.max(axis=1)
-            exponent = np.where(size_of > 0, 7 - np.frexp(size_of)[1], 0)
-            limit = np.full(len(blocks), LIMIT, np.float32)
-        else:
-            size_of = _median_of_live(size)
-            exponent = np.where(size_of > 0, 5 - np.frexp(size_of)[1], 0)
-            scaled = np.rint(np.float32(clip_medians) * np.ldexp(size_of, exponent))
-            limit = np.where(size_of > 0, np.minimum(scaled, LIMIT), LIMIT).astype(np.float32)
-        exponent = np.clip(exponent, -120, 120)
-        f = blocks * np.ldexp(np.float32(1), exponent).astype(np.float32)[:, None]
-        np.rint(f, out=f)
-        np.clip(f, -limit[:, None], limit[:, None], out=f)
-        parts.append(f.ravel())
-        exponents.append(exponent.astype(np.int64))
-    return np.concatenate(parts), np.concatenate(exponents)
+    size = np.abs(lines)
+    largest = size.max(axis=1)
+    median = largest if clip_medians is None else median_of_live(size, largest)
+    target = np.float32(LIMIT if clip_medians is None else _MEDIAN_UNITS)
+    with np.errstate(divide="ignore", over="ignore"):
+        scale = np.where(median > 0, target / median, np.float32(0)).astype(np.float32)
+    scale[~np.isfinite(scale)] = 0
+    f = lines * scale[:, None]
+    np.rint(f, out=f)
+    limit = np.float32(LIMIT if clip_medians is None else min(LIMIT, round(clip_medians * _MEDIAN_UNITS)))
+    np.clip(f, -limit, limit, out=f)
+    return f, scale
 
 
-def as_blocks(values: NDArray[Any], layout: BlockLayout) -> Iterable[NDArray[Any]]:
-    """Cut the values of a span into a matrix of whole blocks and, at the tensor's end, the short one."""
-    return as_rows(values, layout.per_block)
-
-
-def _median_of_live(size: Floats) -> Floats:
-    """Median of the non-zero |d| among up to 257 evenly spaced ones of each block; the largest |d| where all are 0."""
+def median_of_live(size: Floats, largest: Floats) -> Floats:
+    """Median of the non-zero |d| among up to 257 evenly spaced ones of each line; the largest |d| where all are 0."""
     step = max(1, size.shape[1] // _SAMPLE)
     picked = np.sort(size[:, ::step], axis=1)
     live = np.count_nonzero(picked, axis=1)
     middle = picked.shape[1] - live + live // 2
     median = picked[np.arange(len(picked)), np.minimum(middle, picked.shape[1] - 1)]
-    found: Floats = np.where(live > 0, median, size.max(axis=1)).astype(np.float32)
+    found: Floats = np.where(live > 0, median, largest).astype(np.float32)
     return found
 
 
-def signal_exponents(values: SpanValues, layout: BlockLayout, *, in_suspect_unit: bool = False) -> NDArray[np.int64]:
-    """Power of two of the mark's size in each block: weights blocks by signal over noise.
+def score_difference(
+    shown: Floats, stands_for: Floats, signs: Floats, layout: BlockLayout, clip_medians: float | None
+) -> LineSums:
+    """Exact sums of a difference against the owner's chips, lines weighted by signal over noise; all flat.
 
-    The mark is a fixed share of a row's deviation, so the median |w| stands for it; integer codes measure the
-    regression in their own unit (`in_suspect_unit`).
+    The mark is a fixed share of a row's deviation, so the median |w| of `stands_for` (the reference; integer codes
+    measure themselves) stands for the signal, and the scale of the difference for one over the noise.
     """
-    assert values.reference is not None
-    stands_for = values.suspect if in_suspect_unit else values.reference
-    exponents = [np.frexp(_median_of_live(np.abs(blocks)))[1] for blocks in as_blocks(stands_for, layout)]
-    return np.concatenate(exponents).astype(np.int64)
+    totals, squares, weights, trials = [], [], [], 0
+    for d, w, chips in zip(*(as_rows(flat, layout.line) for flat in (shown, stands_for, signs)), strict=True):
+        f, scale = quantise(d, clip_medians)
+        size = np.abs(w)
+        totals.append(signed_totals(f, chips))
+        squares.append(energies(f))
+        weights.append(median_of_live(size, size.max(axis=1)) * scale)
+        trials += int(np.count_nonzero(squares[-1])) * f.shape[1]
+    return LineSums(np.concatenate(totals), np.concatenate(squares), np.concatenate(weights), trials)
 
 
-def sum_blocks(f: Floats, exponents: NDArray[np.int64], signs: Floats, layout: BlockLayout) -> BlockSums:
-    """Exact T and energy of each block of a span for quantised values `f` and chips `signs`, both flat.
-
-    Trials are the carriers of blocks that show anything at all.
-    """
+def score_alone(f: Floats, signs: Floats, layout: BlockLayout) -> LineSums:
+    """Exact sums of a statistic that needs no reference, block by block, all of one weight; all flat."""
     totals, squares, trials = [], [], 0
-    for blocks, chips in zip(as_blocks(f, layout), as_blocks(signs, layout), strict=True):
+    for blocks, chips in zip(as_rows(f, layout.per_block), as_rows(signs, layout.per_block), strict=True):
         totals.append(signed_totals(blocks, chips))
         squares.append(energies(blocks))
         trials += int(np.count_nonzero(squares[-1])) * blocks.shape[1]
-    return BlockSums(np.concatenate(totals), np.concatenate(squares), exponents, trials)
+    every = np.concatenate(totals)
+    return LineSums(every, np.concatenate(squares), np.ones(len(every), np.float32), trials)

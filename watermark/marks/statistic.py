@@ -1,9 +1,9 @@
 """The exact statistics of the keyed test: quantise what the suspect shows to small integers, then sum signs.
 
 For +-1 chips s and any f that never saw them, T = sum s f obeys p <= exp(-T^2 / 2 sum f^2). Here f is rounded to
-integers of at most 127 with a scale that is a power of two taken from an order statistic, so it does not depend on
-summation order: sums of up to 16,384 products are exact in float32, and beyond that in Python integers. Two machines
-agree to the last bit. Weights between blocks are powers of two for the same reason.
+integers of at most 127 with a scale taken from an order statistic, which does not depend on summation order: sums of
+up to 16,384 products are exact in float32, and beyond that in integers. Two machines agree to the last bit. Weights
+between lines are order statistics too, rounded to six bits.
 
 Matrices here are rows of one tensor: (rows, row elements), float32. Knows no keys and no files.
 """
@@ -25,12 +25,12 @@ _EXACT_SQUARES = 1_024
 
 
 @dataclass(frozen=True)
-class BlockSums:
-    """Exact sums of a run of blocks: T per block, energy per block, and the power-of-two weight of each block."""
+class LineSums:
+    """Exact sums of a run of lines: T and energy of each line, the weight of each, and the carriers behind them."""
 
     totals: NDArray[np.int64]
     energies: NDArray[np.int64]
-    exponents: NDArray[np.int64]
+    weights: Floats
     trials: int
 
 
@@ -68,16 +68,16 @@ def quantise_blind(rows: Floats) -> Floats:
 
 
 def signed_totals(values: Floats, chips: Floats) -> NDArray[np.int64]:
-    """T of each block: `values` (integers) and `chips` (+-1) are (blocks, carriers) in float32; exact below 2^24."""
+    """T of each line: `values` (integers) and `chips` (+-1) are (lines, carriers) in float32; exact below 2^24."""
     totals: NDArray[np.int64] = np.vecdot(values, chips).astype(np.int64)
     return totals
 
 
 def energies(values: Floats) -> NDArray[np.int64]:
-    """Sum of f^2 of each block, exact; `values` is (blocks, carriers)."""
-    blocks, count = values.shape
+    """Sum of f^2 of each line, exact; `values` is (lines, carriers)."""
+    lines, count = values.shape
     whole = count // _EXACT_SQUARES * _EXACT_SQUARES
-    body = values[:, :whole].reshape(blocks, -1, _EXACT_SQUARES)
+    body = values[:, :whole].reshape(lines, -1, _EXACT_SQUARES)
     total: NDArray[np.int64] = np.vecdot(body, body).astype(np.int64).sum(axis=1)
     if whole < count:
         tail = values[:, whole:]
@@ -85,17 +85,18 @@ def energies(values: Floats) -> NDArray[np.int64]:
     return total
 
 
-def weighted_sum(parts: list[BlockSums]) -> tuple[int, int, int]:
-    """Join blocks under their power-of-two weights: (T, energy, trials) as exact integers.
+def weighted_sum(parts: list[LineSums]) -> tuple[int, int, int]:
+    """Join lines under their weights, rounded to six bits: (T, energy, trials) as exact integers.
 
-    Blocks whose weight is 2^40 below the largest add nothing that a number of this size shows, and are left out.
+    Lines whose weight is 2^40 below the largest add nothing that a number of this size shows, and are left out.
     """
     if not parts:
         return 0, 0, 0
     totals = np.concatenate([part.totals for part in parts])
     energy = np.concatenate([part.energies for part in parts])
-    exponents = np.concatenate([part.exponents for part in parts])
-    live = energy > 0
+    mantissa, exponents = np.frexp(np.concatenate([part.weights for part in parts]).astype(np.float64))
+    factors = np.rint(mantissa * 64).astype(np.int64)
+    live = (energy > 0) & (factors > 0)
     if not live.any():
         return 0, 0, 0
     top = int(exponents[live].max())
@@ -105,6 +106,7 @@ def weighted_sum(parts: list[BlockSums]) -> tuple[int, int, int]:
         if shift < 0:
             continue
         chosen = live & (exponents == exponent)
-        total += int(totals[chosen].sum()) << shift
-        spread += int(energy[chosen].sum()) << (2 * shift)
+        weight = factors[chosen]
+        total += int((weight * totals[chosen]).sum()) << shift
+        spread += int((weight * weight * energy[chosen]).sum()) << (2 * shift)
     return total, spread, sum(part.trials for part in parts)

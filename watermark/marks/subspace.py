@@ -25,13 +25,11 @@ from watermark.marks.spans import (
     Sources,
     SpanValues,
     owner_chips,
-    quantise_blocks,
     read_values,
     rows_together,
-    signal_exponents,
-    sum_blocks,
+    score_difference,
 )
-from watermark.marks.statistic import BlockSums
+from watermark.marks.statistic import LineSums
 from watermark.model.digest import Progress, Span, spans_of
 
 SHARES = (0.05, 0.10, 0.25, 0.50)
@@ -82,7 +80,7 @@ def detect_subspaces(
     progress: Progress | None = None,
 ) -> list[KeyedTest]:
     """Compute the named members over all carriers that can be decomposed; one test a name, in their order."""
-    parts: dict[str, list[BlockSums]] = {name: [] for name in names}
+    parts: dict[str, list[LineSums]] = {name: [] for name in names}
     for carrier in carriers:
         directions = decompose(sources, carrier) if carrier.reference is not None else None
         for span in spans_of(carrier.suspect, _CHUNK_BYTES) if directions is not None else ():
@@ -97,7 +95,7 @@ def detect_subspaces(
 
 def score_span(
     values: SpanValues, carrier: Carrier, span: Span, chips: ChipSource, directions: Directions, names: Iterable[str]
-) -> dict[str, BlockSums]:
+) -> dict[str, LineSums]:
     """Exact sums of each named member over the blocks of a span."""
     layout = carrier.marked.layout
     signs = owner_chips(carrier.marked, span, chips)
@@ -107,12 +105,11 @@ def score_span(
             for x, w, _ in rows_together(values, layout.row)
         ]
     )
-    strength = signal_exponents(values, layout)
+    assert values.reference is not None
     turned: NDArray[np.float32] = difference @ directions.vectors
     scored = {}
     for name in names:
         kept = directions.kept[SUBSPACES.index(name)]
         shown: Floats = turned[:, :kept] @ directions.vectors[:, :kept].T
-        f, exponents = quantise_blocks(shown.ravel(), layout, None)
-        scored[name] = sum_blocks(f, exponents + strength, signs, layout)
+        scored[name] = score_difference(shown.ravel(), values.reference, signs, layout, None)
     return scored

@@ -26,8 +26,7 @@ from watermark.marks.spans import (
     Floats,
     Sources,
     SpanValues,
-    as_blocks,
-    quantise_blocks,
+    quantise,
     read_values,
 )
 from watermark.marks.survey import as_rows, deviations
@@ -113,7 +112,7 @@ def fold_span(
     in_units = np.where(live, shown / np.where(live, unit, np.float32(1)), np.float32(0)).astype(np.float32)
     folded: dict[int, NDArray[np.float64]] = {}
     used, block = 0, span.first
-    for blocks, live_blocks in zip(as_blocks(in_units, layout), as_blocks(live, layout), strict=True):
+    for blocks, live_blocks in zip(as_rows(in_units, layout.per_block), as_rows(live, layout.per_block), strict=True):
         for row, is_live in zip(blocks, live_blocks, strict=True):
             keys = chips.keys(carrier.marked.first_block + block)
             block += 1
@@ -121,8 +120,8 @@ def fold_span(
                 continue
             owner = unpack_chips(keys.owner_bits(len(row)), len(row))
             left = np.where(is_live, row - np.float32(math.sqrt(OWNER_ENERGY / (1 - OWNER_ENERGY))) * owner, 0)
-            f, exponents = quantise_blocks(left.astype(np.float32), layout, _CLIP_MEDIANS)
-            _scatter(folded, int(exponents[0]), f, keys.mixing(len(row)))
+            f, scale = quantise(left.astype(np.float32).reshape(1, -1), _CLIP_MEDIANS)
+            _scatter(folded, int(np.frexp(scale[0])[1]), f[0], keys.mixing(len(row)))
             used += int(is_live.sum())
     return folded, used
 

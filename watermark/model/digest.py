@@ -30,6 +30,8 @@ Progress = Callable[[int], None]
 BLOCK_ELEMENTS = 16_384
 #: Rows shorter than this are taken together: the deviation of fewer numbers says little.
 MIN_ROW_ELEMENTS = 32
+#: Fewer elements than this do not tell how large the thief's noise is.
+MIN_LINE_ELEMENTS = 256
 _CHUNK_BYTES = 1 << 20
 
 _Task = TypeVar("_Task")
@@ -38,10 +40,14 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """How a tensor's elements, in C order, fall into rows (one scale each) and blocks (whole rows)."""
+    """How a tensor's elements, in C order, fall into rows (one strength each), lines (one noise each) and blocks.
+
+    A line is whole rows, a block is whole lines.
+    """
 
     count: int
     row: int
+    line: int
     per_block: int
 
     @property
@@ -63,7 +69,8 @@ def layout_of(shape: Sequence[int]) -> BlockLayout:
         row *= -(-MIN_ROW_ELEMENTS // row)
     if row > BLOCK_ELEMENTS:
         row = BLOCK_ELEMENTS
-    return BlockLayout(count, row, BLOCK_ELEMENTS // row * row)
+    line = row * -(-MIN_LINE_ELEMENTS // row)
+    return BlockLayout(count, row, line, BLOCK_ELEMENTS // line * line)
 
 
 @dataclass(frozen=True)

@@ -155,3 +155,20 @@ def test_a_missing_hash_stops_the_proof() -> None:
 
 def test_leaf_and_node_never_agree() -> None:
     assert leaf_hash(LEAVES[0] + LEAVES[1]) != node_hash(LEAVES[0], LEAVES[1])
+
+
+def test_bytes_moved_between_neighbours_are_refused() -> None:
+    """Hashing joins two values: without a check of their lengths a byte could wander from one into the other."""
+    joined = node_hash(LEAVES[0], LEAVES[1])
+    verify_inclusion(0, 2, LEAVES[0], (LEAVES[1],), joined)
+    for cut in (1, 31, 33, 63):
+        both = LEAVES[0] + LEAVES[1]
+        with pytest.raises(InclusionError):
+            verify_inclusion(0, 2, both[:cut], (both[cut:],), joined)
+    old = node_hash(LEAVES[0], LEAVES[1])
+    new = node_hash(old, LEAVES[2])
+    verify_consistency(2, 3, (LEAVES[2],), old, new)
+    both = old + LEAVES[2]
+    for cut in (1, 31, 33, 63):
+        with pytest.raises(ConsistencyError):
+            verify_consistency(2, 3, (both[cut:],), both[:cut], new)

@@ -11,13 +11,14 @@ from scipy import stats
 from tests.watermark.marks.models import WITHOUT_BASE, random_weights, read_weights, write_model
 from watermark.evidence import log2_p_subgaussian
 from watermark.marks.chips import BlockKeys, recipient_code, unpack_chips
-from watermark.marks.detect import BLIND, DIFFERENCE, REGRESSION, detect, quantised
+from watermark.marks.detect import BLIND, DIFFERENCE, REGRESSION, detect, join, residual, score
 from watermark.marks.secret import BlockSecrets, ReleaseKey
-from watermark.marks.spans import ChipSource, Sources, SpanValues
+from watermark.marks.spans import ChipSource, Sources, SpanValues, median_of_live, quantise
 from watermark.marks.statistic import energies, quantise_blind, signed_totals
 from watermark.marks.subspace import SUBSPACES, detect_subspaces
+from watermark.marks.survey import as_rows
 from watermark.marks.trace import fold
-from watermark.model.digest import Span, layout_of
+from watermark.model.digest import layout_of
 from watermark.model.directory import open_model
 
 
@@ -123,26 +124,38 @@ def test_each_copy_names_its_own_recipient_and_no_other(marked):
 
 
 def one_block(marked, folder):
-    """f of the blind and the difference statistic over the first block of the first marked tensor."""
+    """Values of the first block of the first marked tensor, in the suspect and in the reference."""
     tensor = marked.plan.geometry.marked[0]
     name = marked.plan.surveys[tensor.digest].names[0]
-    layout = layout_of(tensor.shape)
-    start, stop = layout.bounds(0)
+    start, stop = layout_of(tensor.shape).bounds(0)
     with open_model(marked.reference) as reference, open_model(folder) as suspect:
-        values = SpanValues(
+        return SpanValues(
             suspect.values(suspect.tensors[name], start, stop),
             reference.values(reference.tensors[name], start, stop),
             None,
             False,
         )
-        span = Span(suspect.tensors[name], 0, 1)
-    return {statistic: quantised(statistic, values, layout, span)[0] for statistic in (BLIND, DIFFERENCE)}
+
+
+def weighted_columns(values, layout):
+    """f of the blind and the difference statistic with the lines' weights multiplied in, (carriers, 2)."""
+    blind = np.concatenate([quantise_blind(part).ravel() for part in as_rows(values.suspect, layout.row)])
+    shown = residual(DIFFERENCE, values, layout)
+    lines = list(zip(as_rows(shown, layout.line), as_rows(values.reference, layout.line), strict=True))
+    weighted = []
+    for d, w in lines:
+        f, scale = quantise(d, 1.5 * 1.4826)
+        size = np.abs(w)
+        weighted.append((f * (median_of_live(size, size.max(axis=1)) * scale)[:, None]).ravel())
+    return np.stack([blind, np.concatenate(weighted) / np.float32(scale.max() or 1)], axis=1)
 
 
 def test_a_hundred_thousand_wrong_secrets_follow_the_normal_law(marked, tmp_path):
     innocent = write_model(tmp_path / "innocent", random_weights(seed=77))
-    shown = [*one_block(marked, marked.copies[0]).values(), *one_block(marked, innocent).values()]
-    columns = np.stack(shown, axis=1)
+    layout = layout_of(marked.plan.geometry.marked[0].shape)
+    suspects = [one_block(marked, folder) for folder in (marked.copies[0], innocent)]
+    columns = np.concatenate([weighted_columns(values, layout) for values in suspects], axis=1)
+    _check_a_key_by_hand(marked, suspects[0], columns[:, :2], layout)
     count, batch = 100_000, 500
     secrets = BlockSecrets(b"n" * 32)
     totals = np.empty((count, columns.shape[1]))
@@ -153,15 +166,23 @@ def test_a_hundred_thousand_wrong_secrets_follow_the_normal_law(marked, tmp_path
         ]
         packed = np.frombuffer(b"".join(bits), np.uint8).reshape(batch, -1)
         chips = np.unpackbits(packed, axis=1, count=len(columns)).astype(np.float32)
-        totals[first : first + batch] = 2 * (chips @ columns) - columns.sum(axis=0)
+        totals[first : first + batch] = 2 * (chips.astype(np.float64) @ columns) - columns.sum(axis=0)
     energy = (columns.astype(np.float64) ** 2).sum(axis=0)
     for z, spread, column_totals in zip((totals / np.sqrt(energy)).T, energy, totals.T, strict=True):
         assert stats.kstest(z, "norm").pvalue > 1e-3
-        log2_p = np.array([log2_p_subgaussian(int(total), int(spread)) for total in column_totals])
+        log2_p = np.array([log2_p_subgaussian(int(total * 64), int(spread * 4096)) for total in column_totals])
         for bits in (2, 4, 8, 12, 16):
             allowed = stats.binom.ppf(1 - 1e-6, count, 2.0**-bits)
             assert (log2_p <= -bits).sum() <= allowed
         assert log2_p.min() > -40
+
+
+def _check_a_key_by_hand(marked, values, columns, layout):
+    """The columns above are the product's own statistic: one key's z agrees with what `score` finds."""
+    signs = unpack_chips(BlockKeys(b"h" * 32, bytes(32), 0).owner_bits(len(columns)), len(columns))
+    for name, column in zip((BLIND, DIFFERENCE), columns.T, strict=True):
+        found = join(name, [score(name, values, signs, layout)])
+        assert found.z == pytest.approx(signs @ column / np.sqrt(np.square(column, dtype=np.float64).sum()), rel=0.02)
 
 
 def test_three_weights_with_all_the_energy_are_no_false_alarm():
@@ -198,4 +219,4 @@ def test_integer_sums_do_not_depend_on_how_the_suspect_is_cut(marked):
         blind = detect(Sources(suspect, reference), marked.carriers(reference, suspect), marked.chips, [BLIND])[0]
     assert whole.trials > 0
     assert sum(part.trials for part in parts) == blind.trials
-    assert blind.total * blind.total * sum(p.energy for p in parts) == sum(p.total for p in parts) ** 2 * blind.energy
+    assert blind.total**2 * sum(p.energy for p in parts) == sum(p.total for p in parts) ** 2 * blind.energy
