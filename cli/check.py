@@ -22,7 +22,8 @@ from watermark.evidence import POWER_MARGIN_BITS, THRESHOLD_LOG2_P, KeyedTest, a
 from watermark.model.digest import Progress, canonical_digest, digest_tensors
 from watermark.model.directory import Model, open_model
 
-OURS, RELATED, NOT_SHOWN, NO_POWER = "ours", "related", "not-shown", "no-power"
+OURS, RELATED, SHARED_ANCESTOR = "ours", "related", "shared-ancestor"
+NOT_SHOWN, NO_POWER = "not-shown", "no-power"
 SELF_ASSERTED = "self-asserted"
 #: `--case new` logs a case and stops, so that the other side can give its challenge.
 NEW_CASE = "new"
@@ -97,10 +98,12 @@ def check(request: CheckRequest, passphrase: Callable[[], bytes], progress: Prog
         registry = stack.enter_context(home.registry(home.log_key(phrase) if _wants_case(request) else None))
         records = _releases(registry, request)
         digests = digest_tensors(suspect, progress)
+        given = _given_reference(request, records)
         findings = [
-            examine(suspect, digests, record, registry.records.copies(record.release_id), secret, place, progress)
+            examine(
+                suspect, digests, record, registry.records.copies(record.release_id), secret, given(record), progress
+            )
             for record in records
-            for place in [request.reference]
         ]
         suspect.verify_unchanged()
         digest = canonical_digest(digests.values())
@@ -150,6 +153,18 @@ def _releases(registry: EmbeddedRegistry, request: CheckRequest) -> list[Release
     return known
 
 
+def _given_reference(request: CheckRequest, records: list[ReleaseRecord]) -> Callable[[ReleaseRecord], Path | None]:
+    """Which release the --reference belongs to: the one that is tested, or among several the one it is marked for."""
+    place = request.reference
+    if place is None or len(records) == 1:
+        return lambda _: place
+    with open_model(place, allow_torch=True) as model:
+        digest = canonical_digest(digest_tensors(model).values()).hex()
+    if not any(record.reference_digest == digest for record in records):
+        raise InputError(f"{place} is not the unmarked reference of any release", hint="see `weightmark list`")
+    return lambda record: place if record.reference_digest == digest else None
+
+
 def judge(findings: list[Finding], digest: str, suspect: Model, request: CheckRequest) -> CheckResult:
     """One verdict from all findings, after everything that was tried is paid for."""
     tested = [finding for finding in findings if finding.best is not None]
@@ -172,6 +187,10 @@ def judge(findings: list[Finding], digest: str, suspect: Model, request: CheckRe
             f"every tensor is identical to the {what}: the same model, but no key of ours speaks for whose it is"
         ]
         return _result(RELATED, related, None, None, digest, suspect, request, multiplicity, reasons)
+    child = next((f for f in findings if f.identical_to_base), None)
+    if child is not None:
+        reasons = ["every tensor is identical to the public base that this release was declared to stand on"]
+        return _result(SHARED_ANCESTOR, child, None, None, digest, suspect, request, multiplicity, reasons)
     return _nothing_found(findings, best, raw, adjusted, digest, suspect, request, multiplicity)
 
 
@@ -226,7 +245,7 @@ def _result(
     multiplicity: tuple[tuple[str, int], ...],
     reasons: list[str],
 ) -> CheckResult:
-    named = verdict in (OURS, RELATED) and finding is not None
+    named = verdict in (OURS, RELATED, SHARED_ANCESTOR) and finding is not None
     copy = _copy_of(finding) if finding is not None and verdict == OURS else (None, None)
     tests = tuple(_test_result(test) for test in finding.tests) if finding is not None else ()
     if finding is not None and finding.recipient_test is not None:

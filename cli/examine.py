@@ -74,6 +74,7 @@ class Finding:
     identical_bits: float
     identical_copies: tuple[CopyRecord, ...]
     identical_to_reference: bool
+    identical_to_base: bool
     excluded: tuple[tuple[str, str], ...]
     notes: tuple[str, ...] = field(default=())
 
@@ -151,6 +152,7 @@ def examine(
             identical_bits=_identical_bits(suspect, suspect_digests, mark.geometry, copies, of_reference),
             identical_copies=identical,
             identical_to_reference=is_reference,
+            identical_to_base=canonical_digest(suspect_digests.values()).hex() == mark.geometry.base,
             excluded=tuple((excluded.digest, excluded.reason) for excluded in mark.geometry.excluded),
             notes=tuple(notes),
         )
@@ -174,7 +176,23 @@ def _unmarked(
     notes: list[str],
 ) -> Finding:
     return Finding(
-        record, (), 0, None, None, None, len(copies), 0, 0, None, 0.0, 0.0, identical, is_reference, (), tuple(notes)
+        record,
+        (),
+        0,
+        None,
+        None,
+        None,
+        len(copies),
+        0,
+        0,
+        None,
+        0.0,
+        0.0,
+        identical,
+        is_reference,
+        False,
+        (),
+        tuple(notes),
     )
 
 
