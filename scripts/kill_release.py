@@ -92,10 +92,10 @@ def main() -> None:
             expected = 2 + args.kills
             if registry.size != expected:
                 raise SystemExit(f"the log has {registry.size} entries for {expected} that were due")
-        drafts = [path.name for path in place.iterdir() if "draft" in path.name and "-draft-" in path.name]
+        drafts = [path.name for path in place.iterdir() if "-draft-" in path.name]
         print(
-            f"{args.kills} kills, seed {args.seed}: target absent {absent}, complete {complete} ({finished} had finished "
-            f"before the kill); log whole every time; one entry a copy; {len(drafts)} abandoned drafts of killed runs"
+            f"{args.kills} kills, seed {args.seed}: target absent {absent}, complete {complete} ({finished} had "
+            f"finished before the kill); log whole every time; one entry a copy; {len(drafts)} drafts of killed runs left"
         )
     finally:
         shutil.rmtree(place, ignore_errors=True)

@@ -331,6 +331,6 @@ def test_redrawing_keys_gains_what_chance_predicts_and_no_more(tmp_path):
     best = 0.0
     for key in range(2**14):
         bits = BlockKeys(key.to_bytes(32, "big"), bytes(32), 0).owner_bits(len(f))
-        total = float(f @ unpack_chips(bits, len(f)))
+        total = float(f @ unpack_chips(bits, np.empty_like(f)))
         best = min(best, log2_p_subgaussian(int(total), int((f.astype(np.float64) ** 2).sum())))
     assert -14 - 12 < best < -6

@@ -87,9 +87,14 @@ def _signs_of_byte() -> NDArray[np.float32]:
     return bits.astype(np.float32) * 2 - 1
 
 
-def unpack_chips(bits: bytes, count: int) -> NDArray[np.float32]:
-    """Owner chips as +-1 in float32, one a carrier; `count` is at most 8 times the bytes."""
-    return _signs_of_byte().take(np.frombuffer(bits, np.uint8), axis=0).reshape(-1)[:count]
+def unpack_chips(bits: bytes, into: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Write owner chips as +-1 into a contiguous array, one a carrier, at most 8 to the byte; gives the array."""
+    table, octets = _signs_of_byte(), np.frombuffer(bits, np.uint8)
+    if into.size == 8 * octets.size:
+        table.take(octets, axis=0, out=into.reshape(-1, 8), mode="clip")  # a view of `into`: no copy
+    else:
+        into[:] = table.take(octets, axis=0).reshape(-1)[: into.size]
+    return into
 
 
 @functools.cache

@@ -106,12 +106,13 @@ def span_bounds(layout: BlockLayout, span: Span) -> tuple[int, int]:
 def owner_chips(marked: MarkedTensor, span: Span, chips: ChipSource) -> Floats:
     """Owner chips of a span as +-1, flat."""
     layout = marked.layout
-    pieces = []
+    first, last = span_bounds(layout, span)
+    signs = np.empty(last - first, np.float32)
     for block in range(span.first, span.last):
         start, stop = layout.bounds(block)
-        keys = chips.keys(marked.first_block + block)
-        pieces.append(unpack_chips(keys.owner_bits(stop - start), stop - start))
-    return np.concatenate(pieces)
+        bits = chips.keys(marked.first_block + block).owner_bits(stop - start)
+        unpack_chips(bits, signs[start - first : stop - first])
+    return signs
 
 
 def rows_together(values: SpanValues, row: int) -> Iterable[tuple[Floats, Floats, Floats | None]]:

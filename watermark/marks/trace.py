@@ -118,7 +118,7 @@ def fold_span(
             block += 1
             if not keys.carries_recipient(share):
                 continue
-            owner = unpack_chips(keys.owner_bits(len(row)), len(row))
+            owner = unpack_chips(keys.owner_bits(len(row)), np.empty(len(row), np.float32))
             left = np.where(is_live, row - np.float32(math.sqrt(OWNER_ENERGY / (1 - OWNER_ENERGY))) * owner, 0)
             f, scale = quantise(left.astype(np.float32).reshape(1, -1), _CLIP_MEDIANS)
             _scatter(folded, int(np.frexp(scale[0])[1]), f[0], keys.mixing(len(row)))

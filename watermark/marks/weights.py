@@ -104,7 +104,7 @@ class Embedder:
         for block in range(span.first, span.last):
             start, stop = (bound - base for bound in layout.bounds(block))
             keys = self._keys(tensor, block)
-            owner[start:stop] = unpack_chips(keys.owner_bits(stop - start), stop - start)
+            unpack_chips(keys.owner_bits(stop - start), owner[start:stop])
             if has_recipients and keys.carries_recipient(self.plan.geometry.recipient_share):
                 draws = keys.mixing(stop - start)
                 for table, chips in zip(self._tables, recipients, strict=True):

@@ -32,7 +32,8 @@ BLOCK_ELEMENTS = 16_384
 MIN_ROW_ELEMENTS = 32
 #: Fewer elements than this do not tell how large the thief's noise is.
 MIN_LINE_ELEMENTS = 256
-_CHUNK_BYTES = 1 << 20
+#: Small enough that the arrays of one piece of work stay in a core's cache.
+_CHUNK_BYTES = 1 << 19
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")

@@ -109,7 +109,9 @@ def decode(raw: Bytes, dtype: DType) -> Values:
         return values
     if dtype.name == "BF16":
         # bfloat16 is the upper half of a float32.
-        return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        wide = stored.astype(np.uint32)
+        wide <<= np.uint32(16)
+        return wide.view(np.float32)
     if dtype.name == "F16":
         return stored.astype(np.float32)
     if dtype.name == "BOOL":

@@ -179,7 +179,8 @@ def test_a_hundred_thousand_wrong_secrets_follow_the_normal_law(marked, tmp_path
 
 def _check_a_key_by_hand(marked, values, columns, layout):
     """The columns above are the product's own statistic: one key's z agrees with what `score` finds."""
-    signs = unpack_chips(BlockKeys(b"h" * 32, bytes(32), 0).owner_bits(len(columns)), len(columns))
+    count = len(columns)
+    signs = unpack_chips(BlockKeys(b"h" * 32, bytes(32), 0).owner_bits(count), np.empty(count, np.float32))
     for name, column in zip((BLIND, DIFFERENCE), columns.T, strict=True):
         found = join(name, [score(name, values, signs, layout)])
         assert found.z == pytest.approx(signs @ column / np.sqrt(np.square(column, dtype=np.float64).sum()), rel=0.02)
@@ -192,7 +193,7 @@ def test_three_weights_with_all_the_energy_are_no_false_alarm():
     smallest = 0.0
     for key in range(2_000):
         keys = BlockKeys(key.to_bytes(32, "big"), bytes(32), 0)
-        chips = unpack_chips(keys.owner_bits(16_384), 16_384).reshape(1, -1)
+        chips = unpack_chips(keys.owner_bits(16_384), np.empty(16_384, np.float32)).reshape(1, -1)
         total, energy = int(signed_totals(f, chips)[0]), int(energies(f)[0])
         smallest = min(smallest, log2_p_subgaussian(total, energy))
     assert -3.0 <= smallest < 0.0
