@@ -1,0 +1,287 @@
+"""Make the copies of a release: write them marked, sign and log each, and put them in place.
+
+One reading of the reference serves every copy. The log's receipt is verified before a copy appears under its name, and
+statements that were signed and not acknowledged are found again by the next run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cli.drafts import draft_beside, put_in_place, refuse_taken
+from cli.home import Home
+from cli.mark_record import MarkRecord
+from cli.pending import PendingCopies, PendingCopy
+from cli.statements import CopyFacts, make_claims, make_release_entry
+from registry.signing.keys import PrivateKey
+from registry.signing.manifest import DEFAULT_IGNORED, SIDE_FILES, SIGNATURE_NAME
+from registry.signing.oms import sign_model, verify_signature
+from registry.signing.release import verify_release
+from registry.store.embedded import EmbeddedRegistry
+from registry.store.records import CopyRecord, ReleaseRecord
+from watermark.errors import DigestError, UnavailableError
+from watermark.marks.plan import MarkPlan
+from watermark.marks.secret import CopyKey, ReleaseKey
+from watermark.marks.survey import Survey, read_base
+from watermark.marks.weights import Embedder
+from watermark.model.digest import Progress, Span, canonical_digest
+from watermark.model.directory import Model
+from watermark.model.rewrite import WrittenShard, rewrite_shard
+
+
+@dataclass(frozen=True)
+class CopyResult:
+    """One finished copy."""
+
+    copy: str | None
+    recipient: str | None
+    index: int
+    out: str
+    root_digest: str
+
+
+@dataclass
+class Work:
+    """One run: everything that was opened and decided."""
+
+    source: Path
+    out: Path
+    recipients: tuple[str, ...]
+    keep_reference: Path | None
+    home: Home
+    model: Model
+    key: PrivateKey = field(repr=False)
+    release_key: ReleaseKey = field(repr=False)
+    plan: MarkPlan | None
+    found: Survey | None
+    reference_digest: bytes
+    base: Model | None
+    base_names: Mapping[str, str] | None
+    base_place: str | None
+
+
+def make_copies(
+    work: Work, registry: EmbeddedRegistry, label: tuple[str, str], progress: Progress | None
+) -> tuple[tuple[CopyResult, ...], float]:
+    keys: list[CopyKey | None] = [work.release_key.copy_key(name) for name in work.recipients] or [None]
+    targets = [work.out]
+    if len(keys) > 1:
+        targets = [work.out / copy.copy_id for copy in keys if copy is not None]
+        for target in targets:
+            refuse_taken(target)
+    place = _keep_reference(work)
+    with draft_beside(work.out) as draft:
+        drafts = [draft / str(number) for number in range(len(keys))]
+        embedder = Embedder(work.plan, keys) if work.plan is not None else None
+        written, largest = _write_drafts(work, embedder, drafts, progress)
+        work.model.verify_unchanged()
+        _remember_release(work, registry, label, place, embedder.stretched if embedder is not None else b"")
+        results = []
+        for copy, folder, target, files in zip(keys, drafts, targets, written, strict=True):
+            record = _register_copy(work, registry, label, copy, folder, files)
+            for side, data in zip(SIDE_FILES, (record.model_sig, record.claims, record.proof), strict=True):
+                (folder / side).write_bytes(data)
+            put_in_place(folder, target)
+            name = copy.recipient if copy is not None else None
+            results.append(
+                CopyResult(record.copy_id if copy else None, name, record.log_index, str(target), record.root_digest)
+            )
+    return tuple(results), largest
+
+
+@dataclass(frozen=True)
+class _WrittenCopy:
+    """SHA-256 of every file of a draft that is signed, and the digests of its tensors."""
+
+    files: dict[str, bytes]
+    tensors: dict[str, bytes]
+
+
+def _write_drafts(
+    work: Work, embedder: Embedder | None, drafts: Sequence[Path], progress: Progress | None
+) -> tuple[list[_WrittenCopy], float]:
+    """Mark, write and hash every file of every copy from one reading of the reference."""
+    largest = [0.0]
+
+    def change(span: Span, raw: bytes) -> tuple[bytes, ...]:
+        if embedder is None:
+            return (raw,) * len(drafts)
+        chunk = embedder.mark(span, raw, read_base(work.base, work.base_names, span))
+        largest.append(chunk.largest_change)
+        return chunk.copies
+
+    copies = [_WrittenCopy({}, {}) for _ in drafts]
+    for entry in work.model.files:
+        path = shipped_path(work.model, entry.path)
+        targets = [folder / path for folder in drafts]
+        for target in targets:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        if entry.path in work.model.shards:
+            shards: Sequence[WrittenShard] = rewrite_shard(work.model, entry.path, targets, change, progress)
+            for copy, shard in zip(copies, shards, strict=True):
+                copy.files[path] = shard.file
+                copy.tensors.update(shard.tensors)
+        elif entry.path not in SIDE_FILES:
+            digest = _carry(work.model, entry.path, targets)
+            if path.partition("/")[0] in DEFAULT_IGNORED:
+                continue  # OMS never signs what git keeps beside a model
+            for copy in copies:
+                copy.files[path] = digest
+    return copies, max(largest)
+
+
+def shipped_path(model: Model, path: str) -> str:
+    """The path under which a file ships: PyTorch weights leave as safetensors, all else keeps its name."""
+    if model.container == "torch" and path in model.shards:
+        return str(Path(path).with_suffix(".safetensors"))
+    return path
+
+
+def _carry(model: Model, path: str, targets: Sequence[Path]) -> bytes:
+    """Copy a file that carries no weights, unchanged, and hash it on the way."""
+    state = hashlib.sha256()
+    try:
+        with ExitStack() as stack:
+            source = stack.enter_context(model.open_file(path))
+            streams = [stack.enter_context(open(target, "xb")) for target in targets]
+            while chunk := source.read(1 << 20):
+                state.update(chunk)
+                for stream in streams:
+                    stream.write(chunk)
+    except OSError as err:
+        raise UnavailableError(
+            f"cannot copy {path}: {err.strerror}", hint="free some disk space and run again"
+        ) from err
+    return state.digest()
+
+
+def _keep_reference(work: Work) -> Path:
+    """Copy the unmarked reference where the owner asked for it; gives the place to remember."""
+    keep = work.keep_reference
+    if keep is None:
+        return work.source.absolute()
+    refuse_taken(keep)
+    with draft_beside(keep) as draft:
+        folder = draft / "reference"
+        for entry in work.model.files:
+            (folder / entry.path).parent.mkdir(parents=True, exist_ok=True)
+            _carry(work.model, entry.path, [folder / entry.path])
+        put_in_place(folder, keep)
+    return keep.absolute() / work.model.files[0].path if work.model.is_single_file else keep.absolute()
+
+
+def _remember_release(
+    work: Work, registry: EmbeddedRegistry, label: tuple[str, str], place: Path, stretched: bytes
+) -> None:
+    release_id = work.release_key.release_id
+    if any(known.release_id == release_id for known in registry.records.list_releases()):
+        return
+    document = b""
+    if work.plan is not None:
+        names = {t.digest: work.plan.surveys[t.digest].names[0] for t in work.plan.geometry.marked}
+        document = MarkRecord(work.plan.geometry, names, work.base_place, stretched).document()
+    registry.records.put_release(
+        ReleaseRecord(
+            release_id,
+            work.home.owner,
+            *label,
+            str(place),
+            work.reference_digest.hex(),
+            work.plan.root.hex() if work.plan else None,
+            document,
+            int(datetime.now(UTC).timestamp()),
+        )
+    )
+
+
+def _register_copy(
+    work: Work,
+    registry: EmbeddedRegistry,
+    label: tuple[str, str],
+    copy: CopyKey | None,
+    folder: Path,
+    written: _WrittenCopy,
+) -> CopyRecord:
+    """Sign and log a copy, or find what was signed and logged for it before."""
+    release_id = work.release_key.release_id
+    copy_id = copy.copy_id if copy is not None else release_id
+    known = next((one for one in registry.records.copies(release_id) if one.copy_id == copy_id), None)
+    if known is not None:
+        _check_same_bytes(known, folder, written, work)
+        return known
+    pending = PendingCopies(work.home.path)
+    statements = pending.find(copy_id)
+    if statements is not None and registry.find(hashlib.sha256(statements.entry).digest()) is None:
+        statements = None  # nothing was acknowledged, and the files beside the weights may have changed since
+    if statements is None:
+        statements = _make_statements(work, label, copy, folder, written)
+        pending.put(copy_id, statements)
+    receipt = registry.append([statements.entry])[0]
+    trust = work.home.trust()
+    signed = verify_signature(statements.model_sig, key=[work.key.public])
+    verify_release(signed, statements.claims, receipt.proof, trust)
+    record = CopyRecord(
+        copy_id,
+        release_id,
+        copy.recipient if copy is not None else None,
+        copy.commitment(work.plan.root).hex() if copy is not None and work.plan is not None else None,
+        receipt.index,
+        signed.manifest.root.hex(),
+        statements.model_sig,
+        statements.claims,
+        receipt.proof,
+        json.dumps(sorted({digest.hex() for digest in written.tensors.values()})),
+        int(datetime.now(UTC).timestamp()),
+    )
+    _check_same_bytes(record, folder, written, work)
+    registry.records.put_copy(record)
+    pending.drop(copy_id)
+    return record
+
+
+def _make_statements(
+    work: Work, label: tuple[str, str], copy: CopyKey | None, folder: Path, written: _WrittenCopy
+) -> PendingCopy:
+    digests = {digest.hex() for digest in written.tensors.values()}
+    signed = sign_model(
+        folder,
+        work.key,
+        ignore=SIDE_FILES,
+        signature_path=folder / SIGNATURE_NAME,
+        digests=written.files,
+        name=label[0],
+    )
+    plan = work.plan
+    facts = CopyFacts(
+        owner=work.home.owner,
+        name=label[0],
+        version=label[1],
+        release=work.release_key.release_id,
+        copy=copy.copy_id if copy is not None else None,
+        mark_root=plan.root.hex() if plan else None,
+        copy_commitment=copy.commitment(plan.root).hex() if copy is not None and plan is not None else None,
+        geometry_digest=plan.geometry.digest().hex() if plan else None,
+        tensor_digests=tuple(sorted(digests)),
+        canonical_digest=canonical_digest(written.tensors.values()).hex(),
+        signed_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    claims = make_claims(facts, signed, work.key)
+    return PendingCopy(signed.bundle, claims, make_release_entry(facts, signed, claims, work.key))
+
+
+def _check_same_bytes(record: CopyRecord, folder: Path, written: _WrittenCopy, work: Work) -> None:
+    """What was written now must be what was signed then: a release is made again bit for bit, or not at all."""
+    signed = verify_signature(record.model_sig, key=[work.key.public])
+    listed = {resource.name: resource.digest for resource in signed.manifest.resources}
+    if listed != written.files:
+        changed = sorted(name for name in {*listed, *written.files} if listed.get(name) != written.files.get(name))
+        raise DigestError(
+            f"{folder.name}: this release was signed before with other bytes in {', '.join(changed[:3])}",
+            hint="files beside the weights changed since; release under the files of that time, or mark anew",
+        )
