@@ -69,6 +69,10 @@ class Work:
 def make_copies(
     work: Work, registry: EmbeddedRegistry, label: tuple[str, str], progress: Progress | None
 ) -> tuple[tuple[CopyResult, ...], float]:
+    """Make every copy from one reading of the reference, and put each in place once the log has acknowledged it.
+
+    Gives the copies, and the largest change of any weight. `label` is name and version.
+    """
     keys: list[CopyKey | None] = [work.release_key.copy_key(name) for name in work.recipients] or [None]
     targets = [work.out]
     if len(keys) > 1:

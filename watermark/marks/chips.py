@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -95,6 +96,19 @@ def unpack_chips(bits: bytes, into: NDArray[np.float32]) -> NDArray[np.float32]:
     else:
         into[:] = table.take(octets, axis=0).reshape(-1)[: into.size]
     return into
+
+
+def unpack_blocks(keys: Sequence[BlockKeys], counts: Sequence[int]) -> NDArray[np.float32]:
+    """Owner chips of consecutive blocks as +-1, flat; one look-up for all of them where bytes and blocks agree."""
+    bits = [key.owner_bits(count) for key, count in zip(keys, counts, strict=True)]
+    chips = np.empty(sum(counts), np.float32)
+    if all(count % 8 == 0 for count in counts):
+        return unpack_chips(b"".join(bits), chips)
+    start = 0
+    for packed, count in zip(bits, counts, strict=True):
+        unpack_chips(packed, chips[start : start + count])
+        start += count
+    return chips
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from watermark.marks.chips import BlockKeys, unpack_chips
+from watermark.marks.chips import BlockKeys, unpack_blocks
 from watermark.marks.geometry import MarkedTensor
 from watermark.marks.secret import BlockSecrets
 from watermark.marks.statistic import LIMIT, LineSums, energies, signed_totals
@@ -106,13 +106,8 @@ def span_bounds(layout: BlockLayout, span: Span) -> tuple[int, int]:
 def owner_chips(marked: MarkedTensor, span: Span, chips: ChipSource) -> Floats:
     """Owner chips of a span as +-1, flat."""
     layout = marked.layout
-    first, last = span_bounds(layout, span)
-    signs = np.empty(last - first, np.float32)
-    for block in range(span.first, span.last):
-        start, stop = layout.bounds(block)
-        bits = chips.keys(marked.first_block + block).owner_bits(stop - start)
-        unpack_chips(bits, signs[start - first : stop - first])
-    return signs
+    keys = [chips.keys(marked.first_block + block) for block in range(span.first, span.last)]
+    return unpack_blocks(keys, [stop - start for start, stop in map(layout.bounds, range(span.first, span.last))])
 
 
 def rows_together(values: SpanValues, row: int) -> Iterable[tuple[Floats, Floats, Floats | None]]:

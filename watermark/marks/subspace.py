@@ -37,7 +37,7 @@ SUBSPACES = (*(f"subspace {share:.0%}" for share in SHARES), "subspace of the ra
 #: Wider matrices would take minutes to decompose.
 MAX_WIDTH = 2_048
 _MIN_WIDTH = 16
-_CHUNK_BYTES = 8 << 20
+_CHUNK_ELEMENTS = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def decompose(sources: Sources, carrier: Carrier) -> Directions | None:
         return None
     alone, only = Sources(sources.suspect), Carrier(carrier.marked, carrier.suspect)
     chunks = (
-        read_values(alone, only, span).suspect.reshape(-1, width) for span in spans_of(carrier.suspect, _CHUNK_BYTES)
+        read_values(alone, only, span).suspect.reshape(-1, width) for span in spans_of(carrier.suspect, _CHUNK_ELEMENTS)
     )
     if height < width:
         whole = np.concatenate(list(chunks)).astype(np.float64)
@@ -83,7 +83,7 @@ def detect_subspaces(
     parts: dict[str, list[LineSums]] = {name: [] for name in names}
     for carrier in carriers:
         directions = decompose(sources, carrier) if carrier.reference is not None else None
-        for span in spans_of(carrier.suspect, _CHUNK_BYTES) if directions is not None else ():
+        for span in spans_of(carrier.suspect, _CHUNK_ELEMENTS) if directions is not None else ():
             values = read_values(sources, carrier, span)
             assert directions is not None
             for name, part in score_span(values, carrier, span, chips, directions, names).items():

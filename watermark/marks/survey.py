@@ -33,7 +33,9 @@ from watermark.model.dtypes import decode
 from watermark.model.safetensors import TensorInfo
 
 #: Rows of a chunk from which the evidence is predicted.
-_PREDICTION_ROWS = 8
+_PREDICTION_ROWS = 16
+#: Chunks of a tensor from which the evidence is predicted: the first, and then every so many.
+_PREDICT_EVERY = 8
 #: Rows shorter than this are not looked up for duplicates: their fingerprints would outgrow memory in huge tensors.
 _DUPLICATE_MIN_ROW = 64
 _PRINT_WORDS = 8
@@ -104,6 +106,7 @@ class _Seen:
     non_finite: int = 0
     nan: int = 0
     carriers: int = 0
+    predicted: int = 0
     signal: float = 0.0
     energy: float = 0.0
     row_prints: list[NDArray[np.uint64]] = field(default_factory=list)
@@ -118,6 +121,7 @@ class _Seen:
         self.non_finite += chunk.non_finite
         self.nan += chunk.nan
         self.carriers += chunk.carriers
+        self.predicted += chunk.predicted
         self.signal += chunk.signal
         self.energy += chunk.energy
         self.row_prints += chunk.row_prints
@@ -145,7 +149,11 @@ def survey(
 
     def look(span: Span) -> tuple[Span, _Seen]:
         below = read_base(base, base_names, span)
-        return span, _look(span, read_span(model, span), below, keep_sample=span.first == middle[span.tensor.name])
+        place = span.first // max(1, span.last - span.first)
+        is_middle = span.first == middle[span.tensor.name]
+        return span, _look(
+            span, read_span(model, span), below, predict=place % _PREDICT_EVERY == 0, keep_sample=is_middle
+        )
 
     for span, chunk in in_order(look, spans):
         seen[span.tensor.name].add(chunk)
@@ -174,7 +182,7 @@ def can_carry(tensor: TensorInfo) -> bool:
     return tensor.dtype.name in CARRIER_TYPES and len(tensor.shape) >= 2 and math.prod(tensor.shape) > 1
 
 
-def _look(span: Span, raw: bytes, below: NDArray[np.floating] | None, *, keep_sample: bool) -> _Seen:
+def _look(span: Span, raw: bytes, below: NDArray[np.floating] | None, *, predict: bool, keep_sample: bool) -> _Seen:
     tensor = span.tensor
     seen = _Seen(block_digests(raw, span), len(raw))
     if not can_carry(tensor):
@@ -191,8 +199,9 @@ def _look(span: Span, raw: bytes, below: NDArray[np.floating] | None, *, keep_sa
     difference = values if below is None else values - below
     seen.carriers = int(np.count_nonzero(difference != 0))
     row = layout_of(tensor.shape).row
-    for rows, delta in zip(as_rows(values, row), as_rows(difference, row), strict=True):
+    for rows, delta in zip(as_rows(values, row), as_rows(difference, row), strict=True) if predict else ():
         signal, energy = _predict(rows, delta)
+        seen.predicted += rows.size
         seen.signal += signal
         seen.energy += energy
     if row >= _DUPLICATE_MIN_ROW:
@@ -265,6 +274,7 @@ def _conclude_tensor(
     low_rank = reason is None and seen.sample is not None and min(seen.sample.shape) >= 16
     low_rank = low_rank and effective_rank(np.asarray(seen.sample)) < LOW_RANK
     carriers = max(0, seen.carriers - len(duplicates) * layout_of(tensor.shape).row) if reason is None else 0
+    share = math.prod(tensor.shape) / seen.predicted if seen.predicted else 0.0
     return TensorSurvey(
         tensor,
         names,
@@ -274,8 +284,8 @@ def _conclude_tensor(
         reason,
         carriers,
         duplicates,
-        seen.signal,
-        seen.energy,
+        seen.signal * share,
+        seen.energy * share,
         low_rank,
     )
 

@@ -22,7 +22,7 @@ from watermark.marks.chips import (
     recipient_chips,
     recipient_code,
     signed_code,
-    unpack_chips,
+    unpack_blocks,
 )
 from watermark.marks.geometry import OWNER_ENERGY, MarkedTensor
 from watermark.marks.plan import MarkPlan
@@ -96,20 +96,20 @@ class Embedder:
 
     def _chips(self, tensor: MarkedTensor, span: Span, count: int) -> list[NDArray[np.float32]]:
         """Both layers' chips of a span, joined at their shares of the energy: a new array for each copy."""
-        owner = np.empty(count, np.float32)
-        recipients = [np.zeros(count, np.float32) if table is not None else None for table in self._tables]
         layout = tensor.layout
+        blocks = range(span.first, span.last)
+        keys = [self._keys(tensor, block) for block in blocks]
+        owner = unpack_blocks(keys, [stop - start for start, stop in map(layout.bounds, blocks)])
+        recipients = [np.zeros(count, np.float32) if table is not None else None for table in self._tables]
         base = layout.bounds(span.first)[0]
-        has_recipients = any(table is not None for table in self._tables)
-        for block in range(span.first, span.last):
-            start, stop = (bound - base for bound in layout.bounds(block))
-            keys = self._keys(tensor, block)
-            unpack_chips(keys.owner_bits(stop - start), owner[start:stop])
-            if has_recipients and keys.carries_recipient(self.plan.geometry.recipient_share):
-                draws = keys.mixing(stop - start)
+        if any(table is not None for table in self._tables):
+            for key, (start, stop) in zip(keys, map(layout.bounds, blocks), strict=True):
+                if not key.carries_recipient(self.plan.geometry.recipient_share):
+                    continue
+                draws = key.mixing(stop - start)
                 for table, chips in zip(self._tables, recipients, strict=True):
                     if table is not None and chips is not None:
-                        chips[start:stop] = recipient_chips(draws, table)
+                        chips[start - base : stop - base] = recipient_chips(draws, table)
         owner *= np.float32(math.sqrt(OWNER_ENERGY))
         share = np.float32(math.sqrt(1 - OWNER_ENERGY) / RECIPIENT_CHIP_UNIT)
         for chips in recipients:

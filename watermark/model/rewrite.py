@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 
 from watermark.errors import RegistryError
@@ -19,6 +21,8 @@ from watermark.model.directory import Model
 
 #: Gives the new bytes of a span, one item a copy, from its old bytes.
 Change = Callable[[Span, bytes], tuple[bytes, ...]]
+
+_SYNC_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -49,21 +53,21 @@ def rewrite_shard(
     spans: Iterator[Span] = (span for tensor in tensors for span in spans_of(tensor))
     try:
         with ExitStack() as stack:
-            streams = [stack.enter_context(open(target, "xb")) for target in targets]
+            streams = [stack.enter_context(open(target, "xb", buffering=0)) for target in targets]
+            syncing = stack.enter_context(_EarlySync([stream.fileno() for stream in streams]))
             header = model.header_bytes(shard)
             for stream, state in zip(streams, files, strict=True):
-                stream.write(header)
+                _write(stream, header)
                 state.update(header)
             for span, new, blocks in in_order(work, spans):
                 for copy, data in enumerate(new):
-                    streams[copy].write(data)
+                    _write(streams[copy], data)
                     files[copy].update(data)
                     digests[copy][span.tensor.name] += blocks[copy]
+                syncing.wrote(len(new[0]))
                 if progress is not None:
                     progress(len(new[0]))
-            for stream in streams:
-                stream.flush()
-                os.fsync(stream.fileno())
+            syncing.finish()
     except OSError as err:
         raise RegistryError(
             f"cannot write {err.filename or targets[0]}: {err.strerror}", hint="free some disk space and run again"
@@ -75,3 +79,44 @@ def rewrite_shard(
         )
         for copy in range(len(targets))
     )
+
+
+def _write(stream: RawIOBase, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[stream.write(view) or 0 :]
+
+
+class _EarlySync:
+    """Sends bytes to disk while the rest is computed: waiting for all of them at the end took a fifth of the time."""
+
+    def __init__(self, descriptors: Sequence[int]) -> None:
+        self._descriptors = descriptors
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
+        self._unsynced = 0
+
+    def __enter__(self) -> _EarlySync:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def wrote(self, size_bytes: int) -> None:
+        """Count bytes written; starts a sync of what is there now and then, never two at once."""
+        self._unsynced += size_bytes
+        if self._unsynced >= _SYNC_BYTES and (self._pending is None or self._pending.done()):
+            if self._pending is not None:
+                self._pending.result()
+            self._unsynced = 0
+            self._pending = self._pool.submit(self._sync)
+
+    def finish(self) -> None:
+        """Wait until everything is on disk."""
+        if self._pending is not None:
+            self._pending.result()
+        self._sync()
+
+    def _sync(self) -> None:
+        for descriptor in self._descriptors:
+            os.fsync(descriptor)

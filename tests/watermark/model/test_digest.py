@@ -81,7 +81,7 @@ def test_spans_read_the_same_whatever_their_size(tmp_path):
     values = np.random.default_rng(2).normal(size=(500, 100)).astype(np.float32)
     with open_model(write_model(tmp_path / "m", {"w": values})) as model:
         tensor = model.tensors["w"]
-        for size in (1, 70_000, 10**9):
+        for size in (1, 40_000, 10**9):
             spans = list(spans_of(tensor, size))
             assert b"".join(read_span(model, span) for span in spans) == values.tobytes()
             digests = [d for span in spans for d in block_digests(read_span(model, span), span)]
