@@ -17,7 +17,8 @@ check style "$bin/ruff" check --quiet .
 check format "$bin/ruff" format --quiet --check .
 check types "$bin/mypy" --no-error-summary
 check layers "$bin/lint-imports"
-check tests "$bin/python" -m pytest -m "not slow" "$@"
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+check tests "$bin/python" -m pytest -n auto --dist loadscope -m "not slow" "$@"
 
 if [ -n "$failed" ]; then
     echo "check: FAILED:$failed. next: mend these; \`$bin/ruff check --fix . && $bin/ruff format .\` does what it can" >&2

@@ -28,6 +28,8 @@ from watermark.errors import (
     WeightmarkError,
 )
 
+pytestmark = pytest.mark.slow  # scrypt costs a second at each unlocking and each mark
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):

@@ -23,6 +23,8 @@ from tests.cli.owners import PASSPHRASE, make_home, make_release, phrase
 from tests.watermark.marks.models import random_weights, read_weights, write_model
 from watermark.errors import CapacityError, ConflictError, DigestError, InputError, UnavailableError, VerificationError
 
+pytestmark = pytest.mark.slow  # scrypt costs a second at each unlocking and each mark
+
 
 @pytest.fixture
 def home(tmp_path) -> Home:

@@ -17,6 +17,8 @@ from tests.faults.injection import Fault, Killed, injected
 from tests.registry.example_log import LOG_KEY, ORIGIN, make_folder, release_entry, some_entries
 from watermark.errors import OutcomeUnknownError, UnavailableError
 
+pytestmark = pytest.mark.slow  # scrypt costs a second at each unlocking and each mark
+
 BATCH = [release_entry(1000), release_entry(1001)]
 LAST = release_entry(1002)
 

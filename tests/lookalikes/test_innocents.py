@@ -14,6 +14,8 @@ from watermark.attacks.precision import int8_per_channel
 from watermark.errors import CapacityError
 from watermark.model.torch_state import save_state
 
+pytestmark = pytest.mark.slow  # scrypt costs a second at each unlocking and each mark
+
 
 def is_innocent(found: CheckResult) -> bool:
     """Never `ours`, never exit 0, and no number that chance would not give."""
