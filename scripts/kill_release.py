@@ -94,9 +94,9 @@ def main() -> None:
                 raise SystemExit(f"the log has {registry.size} entries for {expected} that were due")
         drafts = [path.name for path in place.iterdir() if "-draft-" in path.name]
         print(
-            f"{args.kills} kills, seed {args.seed}: target absent {absent}, complete {complete} ({finished} had "
-            f"finished before the kill); log whole every time; one entry a copy; {len(drafts)} drafts of killed runs left"
+            f"{args.kills} kills, seed {args.seed}: target absent {absent}, complete {complete}, done before {finished}"
         )
+        print(f"log whole every time; one entry a copy; {len(drafts)} drafts of killed runs left beside their targets")
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

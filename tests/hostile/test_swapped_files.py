@@ -10,10 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from watermark.errors import InputError
 from watermark.model.directory import open_model
 from watermark.model.dtypes import dtype
 from watermark.model.safetensors import write_safetensors
+
+pytestmark = pytest.mark.slow
 
 ROUNDS = 1_000
 SIZE = 32 * 1024

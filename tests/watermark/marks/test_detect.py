@@ -150,6 +150,7 @@ def weighted_columns(values, layout):
     return np.stack([blind, np.concatenate(weighted) / np.float32(scale.max() or 1)], axis=1)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_wrong_secrets_follow_the_normal_law(marked, tmp_path):
     innocent = write_model(tmp_path / "innocent", random_weights(seed=77))
     layout = layout_of(marked.plan.geometry.marked[0].shape)
