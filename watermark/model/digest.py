@@ -35,7 +35,7 @@ MIN_ROW_ELEMENTS = 32
 #: Fewer elements than this do not tell how large the thief's noise is.
 MIN_LINE_ELEMENTS = 256
 #: Elements of one piece of work: few enough that its arrays stay in a core's cache.
-_CHUNK_ELEMENTS = 1 << 17
+_CHUNK_ELEMENTS = 1 << 19
 _READ_BYTES = 1 << 20
 #: Parameters of mallopt(3) in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
