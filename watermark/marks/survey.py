@@ -38,6 +38,7 @@ _PREDICTION_ROWS = 16
 _PREDICT_EVERY = 8
 #: Rows shorter than this are not looked up for duplicates: their fingerprints would outgrow memory in huge tensors.
 _DUPLICATE_MIN_ROW = 64
+_LOW_RANK_MIN_ROWS = 16
 _PRINT_WORDS = 8
 _PRINT_MULTIPLIERS = np.random.Generator(np.random.PCG64(0)).integers(0, 1 << 63, _PRINT_WORDS, np.uint64) * np.uint64(
     2
@@ -110,7 +111,9 @@ class _Seen:
     signal: float = 0.0
     energy: float = 0.0
     row_prints: list[NDArray[np.uint64]] = field(default_factory=list)
-    sample: Floats | None = None
+    judged: bool = False
+    reason: str | None = None
+    low_rank: bool = False
 
     def add(self, chunk: _Seen) -> None:
         """Take in the next chunk; called in order, so that sums are the same on every run."""
@@ -125,7 +128,8 @@ class _Seen:
         self.signal += chunk.signal
         self.energy += chunk.energy
         self.row_prints += chunk.row_prints
-        self.sample = chunk.sample if self.sample is None else self.sample
+        if chunk.judged:
+            self.judged, self.reason, self.low_rank = True, chunk.reason, chunk.low_rank
 
 
 def survey(
@@ -151,9 +155,7 @@ def survey(
         below = read_base(base, base_names, span)
         place = span.first // max(1, span.last - span.first)
         is_middle = span.first == middle[span.tensor.name]
-        return span, _look(
-            span, read_span(model, span), below, predict=place % _PREDICT_EVERY == 0, keep_sample=is_middle
-        )
+        return span, _look(span, read_span(model, span), below, predict=place % _PREDICT_EVERY == 0, judge=is_middle)
 
     for span, chunk in in_order(look, spans):
         seen[span.tensor.name].add(chunk)
@@ -182,7 +184,7 @@ def can_carry(tensor: TensorInfo) -> bool:
     return tensor.dtype.name in CARRIER_TYPES and len(tensor.shape) >= 2 and math.prod(tensor.shape) > 1
 
 
-def _look(span: Span, raw: bytes, below: NDArray[np.floating] | None, *, predict: bool, keep_sample: bool) -> _Seen:
+def _look(span: Span, raw: bytes, below: NDArray[np.floating] | None, *, predict: bool, judge: bool) -> _Seen:
     tensor = span.tensor
     seen = _Seen(block_digests(raw, span), len(raw))
     if not can_carry(tensor):
@@ -206,8 +208,10 @@ def _look(span: Span, raw: bytes, below: NDArray[np.floating] | None, *, predict
         seen.energy += energy
     if row >= _DUPLICATE_MIN_ROW:
         seen.row_prints = [_row_prints(raw, row * tensor.dtype.bits // 8)]
-    if keep_sample:
-        seen.sample = next(as_rows(values, row))[:256, :4096].astype(np.float32)
+    if judge:
+        sample = next(as_rows(values, row))[:256, :4096].astype(np.float32)
+        seen.judged, seen.reason = True, reason_against(sample)
+        seen.low_rank = min(sample.shape) >= _LOW_RANK_MIN_ROWS and effective_rank(sample) < LOW_RANK
     return seen
 
 
@@ -271,8 +275,7 @@ def _conclude_tensor(
     if reason is None:
         grid = grid_of(tensor.dtype, seen.low_bits, seen.fits_half)
         duplicates = _duplicates(seen.row_prints)
-    low_rank = reason is None and seen.sample is not None and min(seen.sample.shape) >= 16
-    low_rank = low_rank and effective_rank(np.asarray(seen.sample)) < LOW_RANK
+    low_rank = reason is None and seen.low_rank
     carriers = max(0, seen.carriers - len(duplicates) * layout_of(tensor.shape).row) if reason is None else 0
     share = math.prod(tensor.shape) / seen.predicted if seen.predicted else 0.0
     return TensorSurvey(
@@ -305,4 +308,4 @@ def _reason(tensor: TensorInfo, seen: _Seen) -> str | None:
         )
     if seen.non_finite:
         return "a mask of infinite values"
-    return reason_against(seen.sample) if seen.sample is not None else "empty"
+    return seen.reason if seen.judged else "empty"

@@ -38,7 +38,7 @@ MIN_LINE_ELEMENTS = 256
 _CHUNK_ELEMENTS = 1 << 19
 _READ_BYTES = 1 << 20
 #: Parameters of mallopt(3) in glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
@@ -214,9 +214,7 @@ def _keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    for parameter, size_bytes in (
-        (_M_MMAP_THRESHOLD, 32 << 20),
-        (_M_TRIM_THRESHOLD, 128 << 20),
-        (_M_TOP_PAD, 16 << 20),
-    ):
-        mallopt(parameter, size_bytes)
+    mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+    mallopt(_M_TRIM_THRESHOLD, 32 << 20)
+    mallopt(_M_TOP_PAD, 8 << 20)
+    mallopt(_M_ARENA_MAX, workers() + 1)  # each arena keeps what its threads freed: no more of them than needed
