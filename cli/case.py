@@ -6,7 +6,6 @@ as a try. The blocks of a case are marked as spent before the file that opens th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,13 +14,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cli.drafts import sync
 from cli.evidence_file import CopyOpening, EvidenceBody, PriorCase, write_evidence
 from cli.examine import Finding, open_reference
 from cli.home import Home
 from cli.mark_record import MarkRecord
+from cli.outcome import CHALLENGED_DRAW, SELF_ASSERTED_DRAW, case_multiplicity, checkpoint_randomness, score
 from registry.log.proof import read_proof
 from registry.signing.entry import CASE, make_entry, read_entry
 from registry.signing.keys import PrivateKey
@@ -42,57 +42,52 @@ from watermark.marks.dispute import (
     blocks_needed,
     draw_blocks,
     eligible_blocks,
-    score_owner,
-    score_recipient,
-    verify_openings,
 )
 from watermark.marks.geometry import Geometry
 from watermark.marks.plan import leaf_tree
-from watermark.marks.secret import CopyKey, ReleaseKey
+from watermark.marks.secret import ReleaseKey
 from watermark.model.digest import Span, block_digests, in_order, read_span, spans_of
 from watermark.model.directory import Model
 from watermark.model.safetensors import TensorInfo
 
-if TYPE_CHECKING:
-    from cli.check import CheckRequest, CheckResult
-
 OWNER_LAYER, RECIPIENT_LAYER = "owner", "recipient"
-SELF_ASSERTED_DRAW, CHALLENGED_DRAW = "self-asserted", "challenge"
+#: `--case new` logs a case and stops, so that the other side can give its challenge.
+NEW_CASE = "new"
 _MIN_CHALLENGE_BYTES = 16
 #: More blocks than this for one recipient would spend too much of the mark: the owner's layer is shown alone.
 _MAX_RECIPIENT_BLOCKS = 64
 
 
-def case_multiplicity(log_index: int, statistics: int) -> tuple[tuple[str, int], ...]:
-    """What a case pays for: the statistics one could choose from, and every try that the log can hold before it.
+@dataclass(frozen=True)
+class CaseOrder:
+    """What a case is to be: new or logged before, drawn by whom, and written where; `copy` and `recipient` as found."""
 
-    No more cases were tried, and no more copies committed, than the log had entries: a bound that needs no trust.
-    """
-    return (("statistics", statistics), ("log entries up to the case", log_index + 1))
-
-
-def checkpoint_randomness(checkpoint: bytes) -> bytes:
-    """Self-asserted randomness: SHA-256 of the text of the first checkpoint that covers the case."""
-    return hashlib.sha256(checkpoint.rpartition(b"\n\n")[0] + b"\n").digest()
+    case: str | None
+    challenge: str | None
+    evidence: Path | None
+    reference: Path | None
+    suspect_date: str | None
+    suspect_source: str | None
+    copy: str | None
+    recipient: str | None
 
 
 def open_case(
     finding: Finding,
-    result: CheckResult,
+    order: CaseOrder,
     registry: EmbeddedRegistry,
     key: PrivateKey,
     home: Home,
     suspect: Model,
     digest: bytes,
-    wanted: str | None,
 ) -> CaseRecord:
     """Log a new case for this finding, or take up the logged one that the caller names.
 
     Raises:
         InputError: the named case is of another suspect or release, or was opened already.
     """
-    if wanted is not None and wanted != "new":
-        return _known_case(finding, registry, digest, wanted)
+    if order.case not in (None, NEW_CASE):
+        return _known_case(finding, registry, digest, str(order.case))
     mark = MarkRecord.from_document(finding.record.mark_document)
     usable = [test for test in finding.tests if test.name in DISPUTABLE]
     best = min(usable, key=lambda test: test.log2_p, default=None)
@@ -104,7 +99,7 @@ def open_case(
         "owner": home.owner,
         "release": finding.record.release_id,
         "R": finding.record.mark_root,
-        "copy": result.copy if layer == RECIPIENT_LAYER else None,
+        "copy": order.copy if layer == RECIPIENT_LAYER else None,
         "layer": layer,
         "suspect": digest.hex(),
         "statistic": best.name,
@@ -118,7 +113,7 @@ def open_case(
     record = CaseRecord(
         receipt.index,
         finding.record.release_id,
-        result.copy if layer == RECIPIENT_LAYER else None,
+        order.copy if layer == RECIPIENT_LAYER else None,
         digest.hex(),
         layer,
         blocks,
@@ -171,13 +166,12 @@ class _Reference:
 def make_evidence(
     case: CaseRecord,
     finding: Finding,
-    result: CheckResult,
+    order: CaseOrder,
     registry: EmbeddedRegistry,
     home: Home,
     key: PrivateKey,
     suspect: Model,
     secret: bytes,
-    request: CheckRequest,
 ) -> None:
     """Draw the blocks of a case, open them, and write the signed file; they are spent from then on.
 
@@ -185,15 +179,15 @@ def make_evidence(
         CapacityError: the drawn blocks do not show enough; nothing is opened, and the case stays a try.
         KeyMismatchError: reference and secret do not lead to the R that was logged.
     """
-    assert request.evidence is not None
+    assert order.evidence is not None
     mark = MarkRecord.from_document(finding.record.mark_document)
     release_key = ReleaseKey.of(secret, bytes.fromhex(finding.record.reference_digest))
     root = bytes.fromhex(str(finding.record.mark_root))
     with ExitStack() as stack:
-        reference = _open_reference(finding, mark.geometry, request.reference, stack)
+        reference = _open_reference(finding, mark.geometry, order.reference, stack)
         case_proof = registry.prove(case.log_index, _first_size(registry, case.log_index))
         entry = read_proof(case_proof).extra or b""
-        draw, randomness = _randomness(request, case_proof)
+        draw, randomness = _randomness(order, case_proof)
         prior, spent = _prior(registry, finding.record.release_id, case)
         chosen = draw_blocks(
             root,
@@ -204,7 +198,7 @@ def make_evidence(
             case.blocks_wanted,
         )
         openings = _open_blocks(chosen, mark.geometry, root, release_key, reference)
-    copy = release_key.copy_key(str(result.recipient)) if case.layer == RECIPIENT_LAYER else None
+    copy = release_key.copy_key(str(order.recipient)) if case.layer == RECIPIENT_LAYER else None
     statistic = str(read_entry(entry).body["statistic"])
     outcome = score(openings, mark.geometry, root, mark.stretched, suspect, statistic, copy)
     adjusted = add_multiplicity(
@@ -225,69 +219,14 @@ def make_evidence(
         geometry=mark.geometry.document(),
         openings=openings,
         copy=None if copy is None else CopyOpening(copy.key, copy.salt, copy.recipient),
-        suspect=_describe_suspect(suspect, case, request),
+        suspect=_describe_suspect(suspect, case, order),
         result=outcome.to_json(case.log_index),
         tool=f"weightmark {version('weightmark')}",
     )
     data = write_evidence(body, key)
     opened = json.dumps({"blocks": list(chosen), "randomness": randomness.hex()})
     registry.records.put_case(replace(case, opened=opened, challenge=randomness.hex()))
-    _write_once(request.evidence, data)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What opened blocks show: the owner's test, the sums of each block, and the recipient's test if claimed."""
-
-    owner: KeyedTest
-    blocks: tuple[tuple[int, int], ...]
-    recipient: KeyedTest | None
-
-    def to_json(self, log_index: int) -> dict[str, Any]:
-        """Exact integers as text (they exceed 2^53), and the numbers that follow from them."""
-        multiplicity = case_multiplicity(log_index, len(DISPUTABLE))
-        counts = [count for _, count in multiplicity]
-        fields: dict[str, Any] = {
-            "statistic": self.owner.name,
-            "total": str(self.owner.total),
-            "energy": str(self.owner.energy),
-            "trials": self.owner.trials,
-            "blocks": [{"total": str(total), "energy": str(energy)} for total, energy in self.blocks],
-            "log2_p": self.owner.log2_p,
-            "multiplicity": [{"what": what, "count": count} for what, count in multiplicity],
-            "log2_p_adjusted": add_multiplicity(self.owner.log2_p, counts),
-            "threshold": THRESHOLD_LOG2_P,
-            "recipient": None,
-        }
-        if self.recipient is not None:
-            fields["recipient"] = {
-                "total": str(self.recipient.total),
-                "energy": str(self.recipient.energy),
-                "trials": self.recipient.trials,
-                "log2_p": self.recipient.log2_p,
-                "log2_p_adjusted": add_multiplicity(self.recipient.log2_p, [log_index + 1]),
-                "threshold": THRESHOLD_RECIPIENT_LOG2_P,
-            }
-        return fields
-
-
-def score(
-    openings: tuple[commitment.BlockOpening, ...],
-    geometry: Geometry,
-    root: bytes,
-    stretched: bytes,
-    suspect: Model,
-    statistic: str,
-    copy: CopyKey | CopyOpening | None,
-) -> Outcome:
-    """What opened blocks show in a suspect; owner and verifier both run exactly this."""
-    opened = verify_openings(openings, geometry, root, suspect)
-    owner, blocks = score_owner(opened, suspect, statistic, stretched)
-    recipient = None
-    if copy is not None:
-        parts = (copy.key, copy.salt, copy.recipient)
-        recipient = score_recipient(opened, suspect, statistic, stretched, geometry, parts, root)
-    return Outcome(owner, blocks, recipient)
+    _write_once(order.evidence, data)
 
 
 def _open_reference(finding: Finding, geometry: Geometry, given: Path | None, stack: ExitStack) -> _Reference:
@@ -329,11 +268,11 @@ def _first_size(registry: EmbeddedRegistry, index: int) -> int | None:
     return index + 1
 
 
-def _randomness(request: CheckRequest, case_proof: bytes) -> tuple[str, bytes]:
-    if request.challenge is None:
+def _randomness(order: CaseOrder, case_proof: bytes) -> tuple[str, bytes]:
+    if order.challenge is None:
         return SELF_ASSERTED_DRAW, checkpoint_randomness(read_proof(case_proof).checkpoint)
     try:
-        challenge = bytes.fromhex(request.challenge)
+        challenge = bytes.fromhex(order.challenge)
     except ValueError as err:
         raise InputError("--challenge is not hex") from err
     if len(challenge) < _MIN_CHALLENGE_BYTES:
@@ -360,7 +299,7 @@ def _proofs(registry: EmbeddedRegistry, finding: Finding, case: CaseRecord, case
     return {"owner": registry.prove(0), "release": registry.prove(copy.log_index), "case": case_proof}
 
 
-def _describe_suspect(suspect: Model, case: CaseRecord, request: CheckRequest) -> dict[str, Any]:
+def _describe_suspect(suspect: Model, case: CaseRecord, order: CaseOrder) -> dict[str, Any]:
     return {
         "digest": case.suspect_digest,
         "files": [{"path": entry.path, "size": entry.size_bytes} for entry in suspect.files],
@@ -368,8 +307,8 @@ def _describe_suspect(suspect: Model, case: CaseRecord, request: CheckRequest) -
             {"name": name, "dtype": tensor.dtype.name, "shape": list(tensor.shape)}
             for name, tensor in suspect.tensors.items()
         ],
-        "date": request.suspect_date,
-        "source": request.suspect_source,
+        "date": order.suspect_date,
+        "source": order.suspect_source,
     }
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cli.case import make_evidence, open_case
+from cli.case import NEW_CASE, CaseOrder, make_evidence, open_case
 from cli.examine import IDENTICAL_BITS, Finding, examine
 from cli.home import Home
 from registry.store.embedded import EmbeddedRegistry
@@ -25,8 +25,6 @@ from watermark.model.directory import Model, open_model
 OURS, RELATED, SHARED_ANCESTOR = "ours", "related", "shared-ancestor"
 NOT_SHOWN, NO_POWER = "not-shown", "no-power"
 SELF_ASSERTED = "self-asserted"
-#: `--case new` logs a case and stops, so that the other side can give its challenge.
-NEW_CASE = "new"
 
 
 @dataclass(frozen=True)
@@ -301,15 +299,23 @@ def _with_case(
     request: CheckRequest,
 ) -> CheckResult:
     """Log a case and, unless only that was asked for, open its blocks into an evidence file."""
-    from dataclasses import replace
-
     finding = next((f for f in findings if f.record.release_id == result.release), None)
     if result.verdict != OURS or finding is None or finding.best is None:
         note = "no evidence file was written: only the verdict `ours` can be shown to others"
         return replace(result, reasons=(*result.reasons, note))
+    order = CaseOrder(
+        request.case,
+        request.challenge,
+        request.evidence,
+        request.reference,
+        request.suspect_date,
+        request.suspect_source,
+        result.copy,
+        result.recipient,
+    )
     key = home.private_key(phrase)
-    case = open_case(finding, result, registry, key, home, suspect, digest, request.case)
+    case = open_case(finding, order, registry, key, home, suspect, digest)
     if request.evidence is None:
         return replace(result, case=case.log_index)
-    make_evidence(case, finding, result, registry, home, key, suspect, secret, request)
+    make_evidence(case, finding, order, registry, home, key, suspect, secret)
     return replace(result, case=case.log_index, evidence_path=str(request.evidence))

@@ -32,6 +32,7 @@ from watermark.marks.survey import Survey, read_base
 from watermark.marks.weights import Embedder
 from watermark.model.digest import Progress, Span, canonical_digest
 from watermark.model.directory import Model
+from watermark.model.index import INDEX_SUFFIX, TORCH_INDEX_SUFFIX
 from watermark.model.rewrite import WrittenShard, rewrite_shard
 
 
@@ -132,7 +133,10 @@ def _write_drafts(
                 copy.files[path] = shard.file
                 copy.tensors.update(shard.tensors)
         elif entry.path not in SIDE_FILES:
-            digest = _carry(work.model, entry.path, targets)
+            if path != entry.path:
+                digest = _translate_index(work.model, entry.path, targets)
+            else:
+                digest = _carry(work.model, entry.path, targets)
             if path.partition("/")[0] in DEFAULT_IGNORED:
                 continue  # OMS never signs what git keeps beside a model
             for copy in copies:
@@ -141,10 +145,28 @@ def _write_drafts(
 
 
 def shipped_path(model: Model, path: str) -> str:
-    """The path under which a file ships: PyTorch weights leave as safetensors, all else keeps its name."""
-    if model.container == "torch" and path in model.shards:
-        return str(Path(path).with_suffix(".safetensors"))
-    return path
+    """The path under which a file ships: PyTorch weights and their index leave as safetensors, all else keeps its name.
+
+    `pytorch_model` becomes `model`, which is what loaders of safetensors look for.
+    """
+    if model.container != "torch" or not (path in model.shards or path == model.index_file):
+        return path
+    name = Path(path).name.replace("pytorch_model", "model", 1)
+    stem = name.removesuffix(TORCH_INDEX_SUFFIX)
+    shipped = stem + INDEX_SUFFIX if path == model.index_file else str(Path(name).with_suffix(".safetensors"))
+    return str(Path(path).with_name(shipped))
+
+
+def _translate_index(model: Model, path: str, targets: Sequence[Path]) -> bytes:
+    """Write the index of PyTorch shards as one of the safetensors that ship in their place; gives its SHA-256."""
+    with model.open_file(path) as stream:
+        index = json.loads(stream.read())
+    names = {tensor.name: Path(shipped_path(model, tensor.shard)).name for tensor in model.tensors.values()}
+    index["weight_map"] = {name: names[name] for name in index["weight_map"]}
+    data = json.dumps(index, indent=2, sort_keys=True).encode() + b"\n"
+    for target in targets:
+        target.write_bytes(data)
+    return hashlib.sha256(data).digest()
 
 
 def _carry(model: Model, path: str, targets: Sequence[Path]) -> bytes:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cli.case import CHALLENGED_DRAW, SELF_ASSERTED_DRAW, Outcome, case_multiplicity, checkpoint_randomness, score
 from cli.evidence_file import EvidenceBody, read_evidence, verify_signature
 from cli.home import Home
+from cli.outcome import CHALLENGED_DRAW, SELF_ASSERTED_DRAW, Outcome, case_multiplicity, checkpoint_randomness, score
 from registry.log.merkle import leaf_hash, verify_inclusion
 from registry.log.proof import read_proof
 from registry.signing.entry import CASE, OWNER, RELEASE, Entry, read_entry

@@ -176,7 +176,7 @@ def json_of_audit(result: AuditResult) -> dict[str, Any]:
 
 def text_of_audit(result: AuditResult, *, since: bool) -> tuple[str, ...]:
     """The lines of `audit`; `since` says whether an earlier checkpoint was compared."""
-    facts = table([("root", result.root or "-"), ("entries", f"{result.entries_checked} of {result.size} verified")])
+    facts = table([("root", result.root or "-"), ("entries", f"{result.entries_checked} of {result.size} checked")])
     unchecked = (
         ()
         if since

@@ -274,3 +274,28 @@ def test_killed_before_its_first_receipt_a_release_logs_one_entry(home, model, t
         kinds = [json.loads(data)["payloadType"] for data in registry.entries(0, registry.size)]
     assert len(kinds) == 2
     assert audit(AuditRequest(home.path)).whole
+
+
+def test_a_model_of_torch_shards_ships_as_safetensors_that_load(home, tmp_path):
+    """PyTorch shards with an index become safetensors shards with theirs, under the names that loaders look for."""
+    import torch
+
+    from watermark.model.torch_state import load_state
+
+    source = tmp_path / "torch"
+    source.mkdir()
+    weights = {name: torch.from_numpy(values) for name, values in random_weights(seed=51).items()}
+    shards = {"pytorch_model-00001-of-00002.bin": ["up", "bias"], "pytorch_model-00002-of-00002.bin": ["down", "mix"]}
+    for shard, names in shards.items():
+        torch.save({name: weights[name] for name in names}, source / shard)
+    weight_map = {name: shard for shard, names in shards.items() for name in names}
+    (source / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    make_release(home, source, tmp_path / "out")
+    shipped = files_of(tmp_path / "out")
+    assert {name for name in shipped if name.endswith((".safetensors", ".json"))} == {
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+    }
+    assert verify(VerifyRequest(tmp_path / "out", trust=home.trust_path)).verified
+    assert load_state(tmp_path / "out").keys() == weights.keys()
