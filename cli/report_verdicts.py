@@ -92,7 +92,7 @@ def _supporting(result: CheckResult) -> tuple[str, ...]:
     if result.similarity is not None:
         rows.append(("weight similarity", f"{result.similarity:.3f}  (supporting, not counted)"))
     if result.excluded:
-        rows.append(("left out", f"{counted(len(result.excluded), 'tensor')} that carry no mark"))
+        rows.append(("left out", f"{counted(len(result.excluded), 'tensor')} without a mark"))
     rows.append(("order", result.order))
     rows.append(("suspect", f"{result.suspect_kind} {result.suspect_digest}"))
     return table(rows)

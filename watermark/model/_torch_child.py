@@ -142,7 +142,8 @@ def _write(torch: Any, tensors: dict[str, Any], output: int, output_bytes: int) 
         (name, dtype(_TORCH_NAMES[str(tensor.dtype).removeprefix("torch.")]), tuple(tensor.shape))
         for name, tensor in tensors.items()
     ]
-    header = build_header(layout)
+    # What transformers asks of every safetensors file that it loads.
+    header = build_header(layout, {"format": "pt"})
     # A tensor of one stored number can claim any shape (stride 0): the sum must be known before the first is written.
     total = len(header) + sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if total > output_bytes:

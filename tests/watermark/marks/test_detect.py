@@ -72,6 +72,13 @@ def test_pruned_noisy_and_merged_copies_still_show_it(marked, tmp_path):
     assert shown_in(marked, merged)[REGRESSION].log2_p < -10_000
 
 
+def test_a_copy_pruned_to_a_tenth_keeps_a_tenth_of_the_evidence(marked, tmp_path):
+    """Lines with one weight left once weighed by that weight's own luck, and took all but 2 % of the evidence away."""
+    folder = changed(marked, tmp_path, lambda w: np.where(np.abs(w) < np.quantile(np.abs(w), 0.9), 0, w))
+    whole = shown_in(marked, marked.copies[0])[DIFFERENCE].log2_p
+    assert shown_in(marked, folder)[DIFFERENCE].log2_p < 0.07 * whole
+
+
 def test_truncated_copy_shows_it_in_its_own_subspace(marked, tmp_path):
     def cut(w):
         left, values, right = np.linalg.svd(w.astype(np.float64), full_matrices=False)
