@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from cli.home import Home
 from registry.signing import dsse
 from registry.signing.bundle import Bundle, KeyMaterial, read_bundle, write_bundle
 from registry.signing.keys import P256, P384, P521, PrivateKey, generate
 from registry.signing.oms import sign_model, verify_model
+from tests.cli.owners import PASSPHRASE, make_release
 from tests.registry.signing.authority import DAY, NOW, ec_key, new_root, write_certificates
 from tests.registry.signing.models import KEY_ONE, SHARDED, TINY, write_tree
+from tests.watermark.marks.models import random_weights, write_model
 from watermark.errors import ExpiredKeyError, WeightmarkError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -69,6 +72,20 @@ def test_they_verify_what_we_sign_by_key(model: Path, tmp_path: Path, algorithm:
     write_tree(model, {"config.json": b"tampered"})
     with pytest.raises(ValueError, match="Hash mismatch"):
         their_verify_by_key(model, signature, public)
+
+
+@CURVES
+@pytest.mark.slow
+def test_they_verify_what_release_writes(tmp_path: Path, algorithm: str) -> None:
+    home = Home.create(tmp_path / "home", "acme", PASSPHRASE, algorithm=algorithm)
+    source = write_model(tmp_path / "source", random_weights(seed=81))
+    make_release(home, source, tmp_path / "out", recipients=("Globex",))
+    signature = tmp_path / "out" / "model.sig"
+    their_verify_by_key(tmp_path / "out", signature, home.path / "owner.pub")
+    weights = tmp_path / "out" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match="Hash mismatch"):
+        their_verify_by_key(tmp_path / "out", signature, home.path / "owner.pub")
 
 
 @CURVES
