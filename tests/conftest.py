@@ -8,7 +8,7 @@ from hypothesis import settings
 settings.register_profile("weightmark", deadline=None, derandomize=True)
 settings.load_profile("weightmark")
 
-#: Rooms that `scripts/check.sh` leaves to `scripts/test.sh`: sweeps, hostile files, and marks at a second of scrypt each.
+#: Rooms that `scripts/check.sh` leaves to `scripts/test.sh`: sweeps, hostile files, marks at a second of scrypt each.
 _SLOW = (
     "tests/faults/",
     "tests/hostile/",
