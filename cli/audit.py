@@ -15,8 +15,8 @@ from registry.log.note import MAX_NOTE_BYTES
 from registry.monitor import AuditResult
 from registry.monitor import audit as audit_folder
 from registry.signing.small_files import read_small_file
-from registry.signing.trust import MAX_TRUST_BYTES, parse_trust
-from watermark.errors import DocumentError, InputError
+from registry.signing.trust import read_trust
+from watermark.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,7 @@ def audit(request: AuditRequest) -> AuditResult:
     folder = request.registry or request.home / REGISTRY
     if not folder.is_dir():
         raise InputError(f"{folder}: no registry here", hint="run `weightmark init`, or set WEIGHTMARK_HOME")
-    text = read_small_file(trust, what="the trust file", max_bytes=MAX_TRUST_BYTES)
-    try:
-        vkeys = parse_trust(text.decode("utf-8")).log_vkeys
-    except UnicodeDecodeError as error:
-        raise DocumentError(f"{trust}: not UTF-8") from error
+    vkeys = read_trust(trust).log_vkeys
     if not vkeys:
         raise InputError(f"{trust}: names no log", hint="add the line `log VKEY` with the log's verifier key")
     since = None

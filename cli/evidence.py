@@ -22,7 +22,7 @@ from registry.signing.entry import CASE, OWNER, RELEASE, Entry, read_entry
 from registry.signing.keys import PublicKey
 from registry.signing.small_files import read_small_file
 from registry.signing.strict_json import MAX_BUNDLE_BYTES
-from registry.signing.trust import MAX_TRUST_BYTES, TrustPolicy, parse_trust
+from registry.signing.trust import TrustPolicy, read_trust
 from watermark.errors import (
     DigestError,
     DocumentError,
@@ -127,11 +127,7 @@ def verify_evidence(request: EvidenceRequest, progress: Progress | None = None) 
 def _trust(request: EvidenceRequest) -> TrustPolicy:
     if request.trust is None:
         return Home.open(request.home).trust()
-    data = read_small_file(request.trust, what="the trust file", max_bytes=MAX_TRUST_BYTES)
-    try:
-        return parse_trust(data.decode("utf-8"))
-    except UnicodeDecodeError as err:
-        raise DocumentError(f"the trust file {request.trust} is not UTF-8") from err
+    return read_trust(request.trust)
 
 
 def _logged(

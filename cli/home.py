@@ -38,7 +38,7 @@ from registry.signing.keys import (
 )
 from registry.signing.secret import open_secret, seal_secret
 from registry.signing.small_files import read_small_file
-from registry.signing.trust import MAX_TRUST_BYTES, TrustPolicy, check_owner_name, format_trust, parse_trust, trust_of
+from registry.signing.trust import TrustPolicy, check_owner_name, format_trust, read_trust, trust_of
 from watermark.errors import ConflictError, DocumentError, InputError, UnavailableError
 
 if TYPE_CHECKING:
@@ -151,8 +151,7 @@ class Home:
 
     def trust(self) -> TrustPolicy:
         """Read the trust file; DocumentError naming the line that is wrong."""
-        data = read_small_file(self.trust_path, what="the trust file", max_bytes=MAX_TRUST_BYTES)
-        return parse_trust(_text(data, self.trust_path))
+        return read_trust(self.trust_path)
 
     def change_passphrase(self, old: bytes, new: bytes) -> None:
         """Seal both keys and the owner secret under a new passphrase: all of them or, after a crash, still all.

@@ -19,7 +19,7 @@ from registry.signing.manifest import CLAIMS_NAME, PROOF_NAME
 from registry.signing.oms import verify_signature
 from registry.signing.small_files import read_small_file
 from registry.signing.strict_json import MAX_BUNDLE_BYTES, MIB
-from watermark.errors import DocumentError, InclusionError, InputError
+from watermark.errors import InclusionError, InputError
 
 if TYPE_CHECKING:
     from registry.signing.release import VerifiedRelease
@@ -91,13 +91,9 @@ def verify(request: VerifyRequest) -> VerifyResult:
 
 def _verify_release(request: VerifyRequest, trust_file: Path, bundle: bytes) -> VerifyResult:
     from registry.signing.release import verify_release
-    from registry.signing.trust import MAX_TRUST_BYTES, parse_trust
+    from registry.signing.trust import read_trust
 
-    try:
-        text = read_small_file(trust_file, what="the trust file", max_bytes=MAX_TRUST_BYTES).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DocumentError(f"the trust file {trust_file} is not UTF-8") from error
-    trust = parse_trust(text)
+    trust = read_trust(trust_file)
     keys = [key for key in trust.keys if key.algorithm != ED25519]  # OMS has no Ed25519: such a key signs no model
     signed = verify_signature(bundle, key=keys)
     proof_path, claims_path = request.model / PROOF_NAME, request.model / CLAIMS_NAME

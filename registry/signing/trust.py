@@ -11,11 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from registry.log.note import read_vkey
 from registry.log.policy import NO_QUORUM, Log, Policy, parse_policy
 from registry.signing.encoding import from_base64, to_base64
 from registry.signing.keys import PublicKey, public_key_from_der
+from registry.signing.small_files import read_small_file
 from watermark.errors import DocumentError, InputError, UntrustedKeyError
 
 MAX_TRUST_BYTES = 1 << 20
@@ -81,6 +83,15 @@ def parse_trust(text: str) -> TrustPolicy:
     if not has_quorum:
         rest.append(f"quorum {NO_QUORUM}")
     return TrustPolicy(owners, parse_policy("\n".join(rest)))
+
+
+def read_trust(path: Path) -> TrustPolicy:
+    """Read a trust file; InputError when it cannot be read, DocumentError naming what is wrong in it."""
+    data = read_small_file(path, what="the trust file", max_bytes=MAX_TRUST_BYTES)
+    try:
+        return parse_trust(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DocumentError(f"the trust file {path} is not UTF-8 text") from error
 
 
 def format_trust(policy: TrustPolicy) -> str:
