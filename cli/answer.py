@@ -73,7 +73,9 @@ def counted(count: int, what: str) -> str:
     """A number of things, in words: `1 copy` is not `1 copies`."""
     if count == 1:
         return f"1 {what}"
-    return f"{count:,} {what.removesuffix('y')}ies" if what.endswith("y") else f"{count:,} {what}s"
+    if what.endswith("y") and not what.endswith("ey"):
+        return f"{count:,} {what.removesuffix('y')}ies"
+    return f"{count:,} {what}s"
 
 
 def table(rows: Sequence[Sequence[object]], *, indent: str = "  ", right: Iterable[int] = ()) -> tuple[str, ...]:

@@ -21,10 +21,14 @@ from cli.evidence_file import CopyOpening, EvidenceBody, PriorCase, write_eviden
 from cli.examine import Finding, open_reference
 from cli.home import Home
 from cli.mark_record import MarkRecord
+from cli.order import DEFAULT_THRESHOLD, Threshold, best_known_copy, read_date, threshold_for
 from cli.outcome import CHALLENGED_DRAW, SELF_ASSERTED_DRAW, case_multiplicity, checkpoint_randomness, score
+from cli.stamping import NO_STAMPER, Stamper
 from registry.log.proof import read_proof
 from registry.signing.entry import CASE, make_entry, read_entry
-from registry.signing.keys import PrivateKey
+from registry.signing.order import Order, order_of
+from registry.signing.signer import Signer
+from registry.signing.trust import TrustPolicy
 from registry.store.embedded import EmbeddedRegistry
 from registry.store.records import CaseRecord
 from watermark.errors import CapacityError, ConflictError, InputError, KeyMismatchError, UnavailableError
@@ -32,7 +36,6 @@ from watermark.evidence import (
     THRESHOLD_LOG2_P,
     THRESHOLD_RECIPIENT_LOG2_P,
     KeyedTest,
-    add_multiplicity,
 )
 from watermark.marks import commitment
 from watermark.marks.dispute import (
@@ -46,14 +49,19 @@ from watermark.marks.dispute import (
 from watermark.marks.geometry import Geometry
 from watermark.marks.plan import leaf_tree
 from watermark.marks.secret import ReleaseKey
-from watermark.model.digest import Span, block_digests, in_order, read_span, spans_of
+from watermark.model.digest import Span, block_digests, read_span, spans_of
 from watermark.model.directory import Model
+from watermark.model.parallel import in_order
 from watermark.model.safetensors import TensorInfo
 
 OWNER_LAYER, RECIPIENT_LAYER = "owner", "recipient"
 #: `--case new` logs a case and stops, so that the other side can give its challenge.
 NEW_CASE = "new"
 _MIN_CHALLENGE_BYTES = 16
+_HINT_MORE_BITS = (
+    "run again: a new case draws other blocks and pays for one more try. A draw by the other side (--case new, then "
+    "--challenge) needs 64 bits only where a time stamp on the release is older than the suspect"
+)
 #: More blocks than this for one recipient would spend too much of the mark: the owner's layer is shown alone.
 _MAX_RECIPIENT_BLOCKS = 64
 
@@ -65,18 +73,19 @@ class CaseOrder:
     case: str | None
     challenge: str | None
     evidence: Path | None
-    reference: Path | None
+    reference: Path | str | None
     suspect_date: str | None
     suspect_source: str | None
     copy: str | None
     recipient: str | None
+    stamper: Stamper = NO_STAMPER
 
 
 def open_case(
     finding: Finding,
     order: CaseOrder,
     registry: EmbeddedRegistry,
-    key: PrivateKey,
+    key: Signer,
     home: Home,
     suspect: Model,
     digest: bytes,
@@ -169,7 +178,7 @@ def make_evidence(
     order: CaseOrder,
     registry: EmbeddedRegistry,
     home: Home,
-    key: PrivateKey,
+    key: Signer,
     suspect: Model,
     secret: bytes,
 ) -> None:
@@ -201,35 +210,38 @@ def make_evidence(
     copy = release_key.copy_key(str(order.recipient)) if case.layer == RECIPIENT_LAYER else None
     statistic = str(read_entry(entry).body["statistic"])
     outcome = score(openings, mark.geometry, root, mark.stretched, suspect, statistic, copy)
-    adjusted = add_multiplicity(
-        outcome.owner.log2_p, [count for _, count in case_multiplicity(case.log_index, len(DISPUTABLE))]
-    )
-    if adjusted > THRESHOLD_LOG2_P:
+    trust = home.trust()
+    release_proof, stamps = _release_proof(registry, case, trust)
+    threshold = _threshold(order, draw, order_of(release_proof, stamps, trust))
+    counts = [count for _, count in case_multiplicity(case.log_index, len(DISPUTABLE))]
+    adjusted = threshold.adjust(outcome.owner.log2_p, counts)
+    if adjusted > threshold.log2_p:
         raise CapacityError(
             f"the {len(chosen)} drawn blocks show {-adjusted:.0f} bits after multiplicity, and "
-            f"{-THRESHOLD_LOG2_P:.0f} are needed: nothing was opened",
-            hint="run again: a new case draws other blocks and pays for one more try",
+            f"{-threshold.log2_p:.0f} are needed: nothing was opened",
+            hint=_HINT_MORE_BITS,
         )
     body = EvidenceBody(
         owner=home.owner,
         draw=draw,
         randomness=randomness,
-        proofs=_proofs(registry, finding, case, case_proof),
+        proofs={"owner": registry.prove(0), "release": release_proof, "case": case_proof},
         prior=prior,
         geometry=mark.geometry.document(),
         openings=openings,
         copy=None if copy is None else CopyOpening(copy.key, copy.salt, copy.recipient),
         suspect=_describe_suspect(suspect, case, order),
-        result=outcome.to_json(case.log_index),
+        result=outcome.to_json(case.log_index, threshold.log2_p),
         tool=f"weightmark {version('weightmark')}",
+        stamps=stamps,
     )
-    data = write_evidence(body, key)
+    data = write_evidence(body, key, order.stamper.stamp)
     opened = json.dumps({"blocks": list(chosen), "randomness": randomness.hex()})
     registry.records.put_case(replace(case, opened=opened, challenge=randomness.hex()))
     _write_once(order.evidence, data)
 
 
-def _open_reference(finding: Finding, geometry: Geometry, given: Path | None, stack: ExitStack) -> _Reference:
+def _open_reference(finding: Finding, geometry: Geometry, given: Path | str | None, stack: ExitStack) -> _Reference:
     found = open_reference(finding.record, given, stack)
     if found.model is None:
         raise InputError(
@@ -292,11 +304,22 @@ def _prior(registry: EmbeddedRegistry, release_id: str, case: CaseRecord) -> tup
     return tuple(prior), spent
 
 
-def _proofs(registry: EmbeddedRegistry, finding: Finding, case: CaseRecord, case_proof: bytes) -> dict[str, bytes]:
-    """Log proofs of the owner, of the release entry that holds R (and the copy's commitment), and of the case."""
-    copies = registry.records.copies(finding.record.release_id)
-    copy = next((one for one in copies if one.copy_id == case.copy_id), copies[0])
-    return {"owner": registry.prove(0), "release": registry.prove(copy.log_index), "case": case_proof}
+def _release_proof(registry: EmbeddedRegistry, case: CaseRecord, trust: TrustPolicy) -> tuple[bytes, tuple[bytes, ...]]:
+    """The proof of the release entry that holds R (and the copy's commitment), with the stamps on its checkpoint.
+
+    Without a stamp the proof is made anew: a later checkpoint may carry more witnesses.
+    """
+    copies = registry.records.copies(case.release_id)
+    own = [one for one in copies if one.copy_id == case.copy_id]
+    copy, stamps = best_known_copy(own or copies, trust)
+    return copy.proof if stamps else registry.prove(copy.log_index), stamps
+
+
+def _threshold(order: CaseOrder, draw: str, known: Order) -> Threshold:
+    """What the opened blocks must show: the lower threshold needs an older stamp and a draw by the other side."""
+    if draw != CHALLENGED_DRAW or order.suspect_date is None:
+        return DEFAULT_THRESHOLD
+    return threshold_for(known, read_date(order.suspect_date))
 
 
 def _describe_suspect(suspect: Model, case: CaseRecord, order: CaseOrder) -> dict[str, Any]:

@@ -9,13 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cli.case import NEW_CASE, CaseOrder, make_evidence, open_case
+from cli.check_order import (
+    NO_ORDERS,
+    Orders,
+    is_independently_older,
+    orders_of,
+    passes_stamped,
+    reason_stamped,
+    with_order,
+)
 from cli.examine import IDENTICAL_BITS, Finding, examine
 from cli.home import Home
+from cli.kin import KINSHIP, nearest_kin
+from cli.lost_registry import LOST_NOTE, book_without_registry
+from cli.order import read_date
+from cli.owner_secrets import OwnerSecrets, leak_notes
+from cli.reading import cache_root_of
+from cli.reference_places import local_place
+from cli.sketches import Fingerprint, likely_first, note_of_untested
+from cli.stamping import NO_STAMPER, Stamper, stamper_of
+from registry.signing.order import SELF_ASSERTED
 from registry.store.embedded import EmbeddedRegistry
+from registry.store.record_file import ReleaseBook
 from registry.store.records import ReleaseRecord
 from watermark.errors import InputError
 from watermark.evidence import POWER_MARGIN_BITS, THRESHOLD_LOG2_P, KeyedTest, add_multiplicity
@@ -24,7 +43,6 @@ from watermark.model.directory import Model, open_model
 
 OURS, RELATED, SHARED_ANCESTOR = "ours", "related", "shared-ancestor"
 NOT_SHOWN, NO_POWER = "not-shown", "no-power"
-SELF_ASSERTED = "self-asserted"
 
 
 @dataclass(frozen=True)
@@ -34,13 +52,16 @@ class CheckRequest:
     home: Path
     suspect: str
     releases: tuple[str, ...] = ()
-    reference: Path | None = None
+    reference: Path | str | None = None
     suspect_date: str | None = None
     suspect_source: str | None = None
     case: str | None = None
     challenge: str | None = None
     evidence: Path | None = None
     expect: str | None = None
+    tsa: tuple[str, ...] | None = None
+    links_below: Path | None = None
+    pin: Callable[[str], bytes] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -79,6 +100,9 @@ class CheckResult:
     evidence_path: str | None
     case: int | None
     expect: str | None
+    ordered_at: str | None = None
+    order_source: str | None = None
+    fingerprint: Fingerprint | None = None
 
 
 def check(request: CheckRequest, passphrase: Callable[[], bytes], progress: Progress | None = None) -> CheckResult:
@@ -89,26 +113,68 @@ def check(request: CheckRequest, passphrase: Callable[[], bytes], progress: Prog
     """
     home = Home.open(request.home)
     _check_request(request)
-    phrase = passphrase()
-    secret = home.owner_secret(phrase)
+    phrase = home.passphrase(passphrase)
+    return check_unlocked(request, home, phrase, OwnerSecrets(home, phrase, request.pin), progress)
+
+
+def check_unlocked(
+    request: CheckRequest, home: Home, phrase: bytes, secrets: OwnerSecrets, progress: Progress | None = None
+) -> CheckResult:
+    """As `check`, for whoever checks many suspects: opening the owner's secret takes a second, and is done once."""
+    _check_request(request)
+    stamper = stamper_of(home, request.tsa) if request.evidence is not None else NO_STAMPER
     with ExitStack() as stack:
-        suspect = stack.enter_context(open_model(_suspect_path(request.suspect), allow_torch=True))
-        registry = stack.enter_context(home.registry(home.log_key(phrase) if _wants_case(request) else None))
-        records = _releases(registry, request)
+        suspect = stack.enter_context(_open_suspect(request))
+        if request.reference is not None:
+            request = replace(request, reference=local_place(request.reference, stack))
+        log_key = home.log_key(phrase, request.pin) if _wants_case(request) else None
+        registry = None
+        if home.has_registry or _wants_case(request):
+            registry = stack.enter_context(home.registry(log_key))
+            book: ReleaseBook = registry.records
+        else:
+            book = book_without_registry(home, secrets, request.reference, progress)
+        records = _releases(book, request)
+        considered, fingerprint = len(records), None
+        if not request.releases:
+            records, fingerprint = likely_first(records, book.sketches(), suspect)
         digests = digest_tensors(suspect, progress)
         given = _given_reference(request, records)
         findings = [
             examine(
-                suspect, digests, record, registry.records.copies(record.release_id), secret, given(record), progress
+                suspect,
+                digests,
+                record,
+                book.copies(record.release_id),
+                secrets.of(record),
+                given(record),
+                progress,
             )
             for record in records
         ]
         suspect.verify_unchanged()
         digest = canonical_digest(digests.values())
-        result = judge(findings, digest.hex(), suspect, request)
+        orders = orders_of(findings, book, home.trust())
+        result = judge(findings, digest.hex(), suspect, request, orders, considered=considered)
+        result = with_order(result, orders, findings, request)
+        notes = note_of_untested(fingerprint)
+        result = replace(result, fingerprint=fingerprint, reasons=(*result.reasons, *notes))
+        if registry is None:
+            return replace(result, reasons=(*result.reasons, LOST_NOTE))
+        result = with_leak(result, records, secrets, registry)
         if not _wants_case(request):
             return result
-        return _with_case(result, findings, home, phrase, registry, suspect, digest, secret, request)
+        return _with_case(result, findings, home, phrase, registry, suspect, digest, secrets, request, stamper)
+
+
+def with_leak(
+    result: CheckResult, records: list[ReleaseRecord], secrets: OwnerSecrets, registry: EmbeddedRegistry
+) -> CheckResult:
+    """Say so where the mark that was found is of a secret that leaked."""
+    record = next((one for one in records if one.release_id == result.release), None)
+    if result.verdict != OURS or record is None:
+        return result
+    return replace(result, reasons=(*result.reasons, *leak_notes(secrets.home, secrets.of(record), registry)))
 
 
 def _check_request(request: CheckRequest) -> None:
@@ -120,6 +186,8 @@ def _check_request(request: CheckRequest) -> None:
         )
     if (request.challenge is not None) != (request.case not in (None, NEW_CASE)):
         raise InputError("--case INDEX and --challenge HEX go together", hint="log a case first with --case new")
+    if request.suspect_date is not None:
+        read_date(request.suspect_date)
     if request.challenge is not None and request.evidence is None:
         raise InputError("a challenge is answered by an evidence file", hint="name one with --evidence FILE")
     if request.evidence is not None and request.evidence.exists():
@@ -132,6 +200,11 @@ def _wants_case(request: CheckRequest) -> bool:
     return request.evidence is not None or request.case is not None
 
 
+def _open_suspect(request: CheckRequest) -> Model:
+    """Open the suspect, with the links that the caller allows."""
+    return open_model(_suspect_path(request.suspect), link_root=request.links_below, allow_torch=True)
+
+
 def _suspect_path(suspect: str) -> Path:
     for scheme in ("http:", "https:", "sagemaker:", "python:", "s3:"):
         if suspect.startswith(scheme):
@@ -142,10 +215,10 @@ def _suspect_path(suspect: str) -> Path:
     return Path(suspect)
 
 
-def _releases(registry: EmbeddedRegistry, request: CheckRequest) -> list[ReleaseRecord]:
+def _releases(book: ReleaseBook, request: CheckRequest) -> list[ReleaseRecord]:
     if request.releases:
-        return [registry.records.release(release) for release in dict.fromkeys(request.releases)]
-    known = registry.records.list_releases()
+        return [book.release(release) for release in dict.fromkeys(request.releases)]
+    known = book.list_releases()
     if not known:
         raise InputError("this owner has released nothing yet", hint="run `weightmark release MODEL --out DIR` first")
     return known
@@ -153,21 +226,33 @@ def _releases(registry: EmbeddedRegistry, request: CheckRequest) -> list[Release
 
 def _given_reference(request: CheckRequest, records: list[ReleaseRecord]) -> Callable[[ReleaseRecord], Path | None]:
     """Which release the --reference belongs to: the one that is tested, or among several the one it is marked for."""
-    place = request.reference
+    place = Path(request.reference) if request.reference is not None else None  # what was in S3 is here by now
     if place is None or len(records) == 1:
         return lambda _: place
-    with open_model(place, allow_torch=True) as model:
+    with open_model(place, link_root=cache_root_of(place), allow_torch=True) as model:
         digest = canonical_digest(digest_tensors(model).values()).hex()
     if not any(record.reference_digest == digest for record in records):
         raise InputError(f"{place} is not the unmarked reference of any release", hint="see `weightmark list`")
     return lambda record: place if record.reference_digest == digest else None
 
 
-def judge(findings: list[Finding], digest: str, suspect: Model, request: CheckRequest) -> CheckResult:
-    """One verdict from all findings, after everything that was tried is paid for."""
+def judge(
+    findings: list[Finding],
+    digest: str,
+    suspect: Model,
+    request: CheckRequest,
+    orders: Orders = NO_ORDERS,
+    *,
+    considered: int = 0,
+) -> CheckResult:
+    """One verdict from all findings, after everything that was tried is paid for.
+
+    `orders` by release id decide whether the lower threshold applies: see `cli.order`. `considered` are the releases
+    that could have been tested: what a sketch left out is paid for like the rest.
+    """
     tested = [finding for finding in findings if finding.best is not None]
     tried = max((finding.statistics_tried for finding in tested), default=1)
-    multiplicity = (("statistics", tried), ("releases", len(findings)))
+    multiplicity = (("statistics", tried), ("releases", max(considered, len(findings))))
     counts = [count for _, count in multiplicity]
     best = min(tested, key=lambda f: f.best.log2_p if f.best else 0.0, default=None)
     raw = best.best.log2_p if best is not None and best.best is not None else None
@@ -175,6 +260,14 @@ def judge(findings: list[Finding], digest: str, suspect: Model, request: CheckRe
     exact = next((f for f in findings if f.identical_bits >= IDENTICAL_BITS or f.identical_copies), None)
     if adjusted is not None and adjusted <= THRESHOLD_LOG2_P and best is not None:
         return _result(OURS, best, raw, adjusted, digest, suspect, request, multiplicity, _reasons_ours(best))
+    stamped = passes_stamped(tested, counts, request, orders)
+    if stamped is not None:
+        known, raw, threshold = stamped
+        reasons = [*_reasons_ours(known), reason_stamped(known, request, orders)]
+        paid = (*multiplicity, *threshold.counts)
+        adjusted = threshold.adjust(raw, counts)
+        result = _result(OURS, known, raw, adjusted, digest, suspect, request, paid, reasons)
+        return replace(result, threshold=threshold.log2_p)
     if exact is not None and exact.identical_bits >= IDENTICAL_BITS:
         reasons = [f"tensors identical to this release carry {exact.identical_bits:.0f} predicted bits of its mark"]
         return _result(OURS, exact, raw, adjusted, digest, suspect, request, multiplicity, reasons)
@@ -189,7 +282,30 @@ def judge(findings: list[Finding], digest: str, suspect: Model, request: CheckRe
     if child is not None:
         reasons = ["every tensor is identical to the public base that this release was declared to stand on"]
         return _result(SHARED_ANCESTOR, child, None, None, digest, suspect, request, multiplicity, reasons)
+    kindred = nearest_kin([finding.kin for finding in findings], max(considered, len(findings)))
+    if kindred is not None:
+        return _related_by_kin(findings[kindred], digest, suspect, request, orders, multiplicity)
     return _nothing_found(findings, best, raw, adjusted, digest, suspect, request, multiplicity)
+
+
+def _related_by_kin(
+    finding: Finding,
+    digest: str,
+    suspect: Model,
+    request: CheckRequest,
+    orders: Orders,
+    multiplicity: tuple[tuple[str, int], ...],
+) -> CheckResult:
+    """`related` or `shared-ancestor`, with a number only where the reference is independently the older one."""
+    kin = finding.kin
+    assert kin is not None
+    raw = adjusted = None
+    if is_independently_older(finding, request, orders):
+        raw, adjusted = kin.reference.log2_p, kin.log2_p_adjusted(dict(multiplicity)["releases"])
+    verdict = SHARED_ANCESTOR if kin.is_explained_by_base() else RELATED
+    result = _result(verdict, finding, raw, adjusted, digest, suspect, request, multiplicity, kin.reasons())
+    row = TestResult(KINSHIP, raw, kin.reference.units, kin.detail)
+    return replace(result, tests=(row, *result.tests))
 
 
 def _reasons_ours(finding: Finding) -> list[str]:
@@ -284,7 +400,7 @@ def _copy_of(finding: Finding) -> tuple[str | None, str | None]:
 
 
 def _test_result(test: KeyedTest, detail: str = "") -> TestResult:
-    return TestResult(test.name, test.log2_p, test.trials, detail or f"z = {test.z:.1f}")
+    return TestResult(test.name, test.log2_p, test.trials, detail or test.detail or f"z = {test.z:.1f}")
 
 
 def _with_case(
@@ -295,8 +411,9 @@ def _with_case(
     registry: EmbeddedRegistry,
     suspect: Model,
     digest: bytes,
-    secret: bytes,
+    secrets: OwnerSecrets,
     request: CheckRequest,
+    stamper: Stamper,
 ) -> CheckResult:
     """Log a case and, unless only that was asked for, open its blocks into an evidence file."""
     finding = next((f for f in findings if f.record.release_id == result.release), None)
@@ -312,10 +429,11 @@ def _with_case(
         request.suspect_source,
         result.copy,
         result.recipient,
+        stamper,
     )
-    key = home.private_key(phrase)
+    key = home.private_key(phrase, request.pin)
     case = open_case(finding, order, registry, key, home, suspect, digest)
     if request.evidence is None:
         return replace(result, case=case.log_index)
-    make_evidence(case, finding, order, registry, home, key, suspect, secret)
+    make_evidence(case, finding, order, registry, home, key, suspect, secrets.of(finding.record))
     return replace(result, case=case.log_index, evidence_path=str(request.evidence))

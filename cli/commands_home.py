@@ -27,13 +27,26 @@ def init(
     origin: Annotated[
         str | None, typer.Option("--origin", metavar="NAME", help="The public name of your log, for ever.")
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="REF", help="Sign with this key (pkcs11: or awskms:), which stays where it is."),
+    ] = None,
+    log_key: Annotated[
+        str | None, typer.Option("--log-key", metavar="REF", help="Sign the log with this Ed25519 key, likewise.")
+    ] = None,
+    secret_kms: Annotated[
+        str | None,
+        typer.Option("--secret-kms", metavar="REF", help="Wrap the owner secret by this key, not by the passphrase."),
+    ] = None,
 ) -> Answer:
     """Make your home: signing key, owner secret, trust file and registry."""
     from cli.init import InitRequest
     from cli.init import init as make_home
+    from cli.key_stores import KeyStores
     from cli.report_home import json_of_init, text_of_init
 
-    request = InitRequest(options.home, owner, algorithm.value, origin)
+    stores = KeyStores(key, log_key, secret_kms, options.pin())
+    request = InitRequest(options.home, owner, algorithm.value, origin, stores)
     result = make_home(request, options.passphrase(confirm=True, what="new passphrase"))
     head, *body = text_of_init(result)
     return Answer(json_of_init(result), head, tuple(body))

@@ -14,15 +14,23 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cli.also_sign import countersign_lines, demand_countersigned
+from cli.document_sources import DocumentSources
+from cli.documents import add_documents, document_predicates, restore_documents
 from cli.drafts import draft_beside, put_in_place, refuse_taken
 from cli.home import Home
 from cli.mark_record import MarkRecord
 from cli.pending import PendingCopies, PendingCopy
+from cli.reference_places import keep_in_s3
+from cli.sketches import predicate_of_sketch, sketch_of_folder, stated_sketch
+from cli.stamping import NO_STAMPER, Stamper, order_of_copy, stamp_checkpoint, stamp_statements
 from cli.statements import CopyFacts, make_claims, make_release_entry
-from registry.signing.keys import PrivateKey
+from registry.signing.keys import OMS_ALGORITHMS, PublicKey
 from registry.signing.manifest import DEFAULT_IGNORED, SIDE_FILES, SIGNATURE_NAME
 from registry.signing.oms import sign_model, verify_signature
+from registry.signing.order import UNKNOWN, Order
 from registry.signing.release import verify_release
+from registry.signing.signer import Signer
 from registry.store.embedded import EmbeddedRegistry
 from registry.store.records import CopyRecord, ReleaseRecord
 from watermark.errors import DigestError, UnavailableError
@@ -33,7 +41,7 @@ from watermark.marks.weights import Embedder
 from watermark.model.digest import Progress, Span, canonical_digest
 from watermark.model.directory import Model
 from watermark.model.index import INDEX_SUFFIX, TORCH_INDEX_SUFFIX
-from watermark.model.rewrite import WrittenShard, rewrite_shard
+from watermark.model.rewrite import NewBytes, WrittenShard, rewrite_shard
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ class CopyResult:
     index: int
     out: str
     root_digest: str
+    order: Order = UNKNOWN
 
 
 @dataclass
@@ -54,10 +63,10 @@ class Work:
     source: Path
     out: Path
     recipients: tuple[str, ...]
-    keep_reference: Path | None
+    keep_reference: Path | str | None
     home: Home
     model: Model
-    key: PrivateKey = field(repr=False)
+    key: Signer = field(repr=False)
     release_key: ReleaseKey = field(repr=False)
     plan: MarkPlan | None
     found: Survey | None
@@ -65,6 +74,9 @@ class Work:
     base: Model | None
     base_names: Mapping[str, str] | None
     base_place: str | None
+    stamper: Stamper = NO_STAMPER
+    documents: DocumentSources | None = None
+    also_sign: tuple[Signer, ...] = field(default=(), repr=False)
 
 
 def make_copies(
@@ -94,9 +106,9 @@ def make_copies(
                 (folder / side).write_bytes(data)
             put_in_place(folder, target)
             name = copy.recipient if copy is not None else None
-            results.append(
-                CopyResult(record.copy_id if copy else None, name, record.log_index, str(target), record.root_digest)
-            )
+            order = order_of_copy(record.claims, record.proof, work.home.trust())
+            copy_id = record.copy_id if copy else None
+            results.append(CopyResult(copy_id, name, record.log_index, str(target), record.root_digest, order))
     return tuple(results), largest
 
 
@@ -112,14 +124,12 @@ def _write_drafts(
     work: Work, embedder: Embedder | None, drafts: Sequence[Path], progress: Progress | None
 ) -> tuple[list[_WrittenCopy], float]:
     """Mark, write and hash every file of every copy from one reading of the reference."""
-    largest = [0.0]
+    largest = 0.0
 
-    def change(span: Span, raw: bytes) -> tuple[bytes, ...]:
+    def change(span: Span, raw: bytes) -> NewBytes:
         if embedder is None:
-            return (raw,) * len(drafts)
-        chunk = embedder.mark(span, raw, read_base(work.base, work.base_names, span))
-        largest.append(chunk.largest_change)
-        return chunk.copies
+            return NewBytes((raw,) * len(drafts))
+        return embedder.mark(span, raw, read_base(work.base, work.base_names, span))
 
     copies = [_WrittenCopy({}, {}) for _ in drafts]
     for entry in work.model.files:
@@ -132,6 +142,7 @@ def _write_drafts(
             for copy, shard in zip(copies, shards, strict=True):
                 copy.files[path] = shard.file
                 copy.tensors.update(shard.tensors)
+                largest = max(largest, shard.largest_change)
         elif entry.path not in SIDE_FILES:
             if path != entry.path:
                 digest = _translate_index(work.model, entry.path, targets)
@@ -141,7 +152,7 @@ def _write_drafts(
                 continue  # OMS never signs what git keeps beside a model
             for copy in copies:
                 copy.files[path] = digest
-    return copies, max(largest)
+    return copies, largest
 
 
 def shipped_path(model: Model, path: str) -> str:
@@ -187,11 +198,13 @@ def _carry(model: Model, path: str, targets: Sequence[Path]) -> bytes:
     return state.digest()
 
 
-def _keep_reference(work: Work) -> Path:
+def _keep_reference(work: Work) -> Path | str:
     """Copy the unmarked reference where the owner asked for it; gives the place to remember."""
     keep = work.keep_reference
     if keep is None:
         return work.source.absolute()
+    if isinstance(keep, str):
+        return keep_in_s3(work.model, keep)
     refuse_taken(keep)
     with draft_beside(keep) as draft:
         folder = draft / "reference"
@@ -203,7 +216,7 @@ def _keep_reference(work: Work) -> Path:
 
 
 def _remember_release(
-    work: Work, registry: EmbeddedRegistry, label: tuple[str, str], place: Path, stretched: bytes
+    work: Work, registry: EmbeddedRegistry, label: tuple[str, str], place: Path | str, stretched: bytes
 ) -> None:
     release_id = work.release_key.release_id
     if any(known.release_id == release_id for known in registry.records.list_releases()):
@@ -239,6 +252,8 @@ def _register_copy(
     copy_id = copy.copy_id if copy is not None else release_id
     known = next((one for one in registry.records.copies(release_id) if one.copy_id == copy_id), None)
     if known is not None:
+        demand_countersigned(known.claims, work.also_sign)
+        _restore_documents(work, known.model_sig, copy_id, folder, written)
         _check_same_bytes(known, folder, written, work)
         return known
     pending = PendingCopies(work.home.path)
@@ -246,12 +261,15 @@ def _register_copy(
     if statements is not None and registry.find(hashlib.sha256(statements.entry).digest()) is None:
         statements = None  # nothing was acknowledged, and the files beside the weights may have changed since
     if statements is None:
-        statements = _make_statements(work, label, copy, folder, written)
+        statements = stamp_statements(_make_statements(work, label, copy, folder, written), work.stamper)
         pending.put(copy_id, statements)
+    else:
+        _restore_documents(work, statements.model_sig, copy_id, folder, written)
     receipt = registry.append([statements.entry])[0]
     trust = work.home.trust()
-    signed = verify_signature(statements.model_sig, key=[work.key.public])
-    verify_release(signed, statements.claims, receipt.proof, trust)
+    signed = verify_signature(statements.model_sig, key=_keys_of(work), authorities=trust.authorities)
+    claims = stamp_checkpoint(statements.claims, receipt.proof, label[0], signed.manifest.root, work.key, work.stamper)
+    verify_release(signed, claims, receipt.proof, trust)
     record = CopyRecord(
         copy_id,
         release_id,
@@ -260,10 +278,11 @@ def _register_copy(
         receipt.index,
         signed.manifest.root.hex(),
         statements.model_sig,
-        statements.claims,
+        claims,
         receipt.proof,
         json.dumps(sorted({digest.hex() for digest in written.tensors.values()})),
         int(datetime.now(UTC).timestamp()),
+        stated_sketch(statements.claims),
     )
     _check_same_bytes(record, folder, written, work)
     registry.records.put_copy(record)
@@ -275,14 +294,6 @@ def _make_statements(
     work: Work, label: tuple[str, str], copy: CopyKey | None, folder: Path, written: _WrittenCopy
 ) -> PendingCopy:
     digests = {digest.hex() for digest in written.tensors.values()}
-    signed = sign_model(
-        folder,
-        work.key,
-        ignore=SIDE_FILES,
-        signature_path=folder / SIGNATURE_NAME,
-        digests=written.files,
-        name=label[0],
-    )
     plan = work.plan
     facts = CopyFacts(
         owner=work.home.owner,
@@ -296,14 +307,41 @@ def _make_statements(
         tensor_digests=tuple(sorted(digests)),
         canonical_digest=canonical_digest(written.tensors.values()).hex(),
         signed_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        sketch=predicate_of_sketch(sketch_of_folder(folder)),
     )
-    claims = make_claims(facts, signed, work.key)
+    documents: dict[str, bytes] = {}
+    if work.documents is not None:
+        weights = {path: written.files[path] for path in (shipped_path(work.model, one) for one in work.model.shards)}
+        documents = add_documents(work.documents, work.model, facts, weights, folder, work.home.path)
+        written.files.update(documents)
+    signed = sign_model(
+        folder,
+        work.key,
+        ignore=SIDE_FILES,
+        signature_path=folder / SIGNATURE_NAME,
+        digests=written.files,
+        name=label[0],
+    )
+    claims = make_claims(facts, signed, work.key, document_predicates(documents, work.key.public))
+    claims += countersign_lines(label[0], signed.root, signed.pae_sha256, work.also_sign)
     return PendingCopy(signed.bundle, claims, make_release_entry(facts, signed, claims, work.key))
+
+
+def _keys_of(work: Work) -> list[PublicKey]:
+    """The owner's keys, also those from before: a copy that is made again was signed by the key of its day."""
+    keys = work.home.trust().owners.get(work.home.owner, (work.key.public,))
+    return [key for key in keys if key.algorithm in OMS_ALGORITHMS]
+
+
+def _restore_documents(work: Work, model_sig: bytes, copy_id: str, folder: Path, written: _WrittenCopy) -> None:
+    """Put the documents in place that a copy was signed with: they are not made anew."""
+    signed = verify_signature(model_sig, key=_keys_of(work))
+    written.files.update(restore_documents(signed.manifest, written.files, copy_id, folder, work.home.path))
 
 
 def _check_same_bytes(record: CopyRecord, folder: Path, written: _WrittenCopy, work: Work) -> None:
     """What was written now must be what was signed then: a release is made again bit for bit, or not at all."""
-    signed = verify_signature(record.model_sig, key=[work.key.public])
+    signed = verify_signature(record.model_sig, key=_keys_of(work))
     listed = {resource.name: resource.digest for resource in signed.manifest.resources}
     if listed != written.files:
         changed = sorted(name for name in {*listed, *written.files} if listed.get(name) != written.files.get(name))

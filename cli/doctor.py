@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from cli.answer import counted
 from cli.home import PENDING, Home
 from cli.keys import list_keys
 from cli.packages import FIX, foreign_package
+from cli.reading import cache_root_of
 from registry.store.records import ReleaseRecord
+from registry.store.s3_folder import is_s3
 from watermark.errors import WeightmarkError
 
 LOW_DISK_BYTES = 1 << 30
@@ -98,7 +101,8 @@ def _keys(home: Home) -> Iterator[Check]:
             hint = f"chmod 600 {home.path / key.name}"
         elif key.problem and key.mode:
             hint = "run `weightmark keys change-passphrase`, or restore it from a backup"
-        yield Check("keys", key.problem is None, f"{key.name} {key.problem or 'is there and encrypted'}", hint)
+        state = f"is {key.place}" if key.place else "is there and encrypted"
+        yield Check("keys", key.problem is None, f"{key.name} {key.problem or state}", hint)
     if (home.path / PENDING).exists():
         yield Check("keys", False, "a change of the passphrase is not finished", "run any command again")
 
@@ -108,10 +112,11 @@ def _trust(home: Home) -> Iterator[Check]:
     if home.public_key not in policy.owners.get(home.owner, ()):
         yield Check("trust file", False, f"it does not name {home.owner} with the home's own key", "restore the line")
         return
+    logs = {log.verifier.name for log in policy.log.logs}  # a log with a second key has two lines
     yield Check(
         "trust file",
         True,
-        f"{counted(len(policy.owners), 'owner')}, {counted(len(policy.log_vkeys), 'log')}, its own among them",
+        f"{counted(len(policy.owners), 'owner')}, {counted(len(logs), 'log')}, its own among them",
     )
 
 
@@ -142,27 +147,33 @@ def _references(home: Home, deep: bool, progress: Progress | None) -> Iterator[C
 
 
 def _reference(release: ReleaseRecord, deep: bool, progress: Progress | None) -> Iterator[Check]:
+    from cli.reference_places import local_place  # brings the model readers: only where references are looked at
+
+    label = f"{release.name} {release.version}: {release.reference_place}"
+    if is_s3(release.reference_place) and not deep:
+        yield Check("references", True, f"{label} is in S3, not fetched")
+        return
+    with ExitStack() as stack:
+        yield _reference_at(local_place(release.reference_place, stack), label, release, deep, progress)
+
+
+def _reference_at(place: Path, label: str, release: ReleaseRecord, deep: bool, progress: Progress | None) -> Check:
     from watermark.model.digest import canonical_digest, digest_tensors
     from watermark.model.directory import open_model
 
-    place = Path(release.reference_place)
-    label = f"{release.name} {release.version}: {place}"
     if not place.exists():
-        yield Check(
-            "references", False, f"{label} is gone", "put the unmarked model back, or pass --reference to check"
-        )
-        return
-    with open_model(place, allow_torch=True) as model:
+        hint = "put the unmarked model back, or pass --reference to check"
+        return Check("references", False, f"{label} is gone", hint)
+    with open_model(place, link_root=cache_root_of(place), allow_torch=True) as model:
         if deep:
             digest = canonical_digest(digest_tensors(model, progress).values()).hex()
             same = digest == release.reference_digest
             text = "was read and is unchanged" if same else "holds other weights than were released"
-            yield Check("references", same, f"{label} {text}", "put the weights of that release back")
-            return
+            return Check("references", same, f"{label} {text}", "put the weights of that release back")
         files = [place] if model.is_single_file else [place / shard for shard in model.shards]
     changed = [path.name for path in files if path.stat().st_mtime > release.created_at]
     text = f"changed after the release ({', '.join(changed)})" if changed else "is there, not changed since"
-    yield Check("references", not changed, f"{label} {text}", "run `weightmark doctor --deep` to compare the weights")
+    return Check("references", not changed, f"{label} {text}", "run `weightmark doctor --deep` to compare the weights")
 
 
 def _disk(home: Home) -> Check:

@@ -13,15 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cli.evidence_file import EvidenceBody, read_evidence, verify_signature
+from cli.evidence_file import EvidenceBody, file_stamps, read_evidence, verify_signature
+from cli.evidence_timing import EvidenceTiming, judge_timing
 from cli.home import Home
 from cli.outcome import CHALLENGED_DRAW, SELF_ASSERTED_DRAW, Outcome, case_multiplicity, checkpoint_randomness, score
+from cli.signing_time import text_of_time
 from registry.log.merkle import leaf_hash, verify_inclusion
 from registry.log.proof import read_proof
 from registry.signing.entry import CASE, OWNER, RELEASE, Entry, read_entry
 from registry.signing.keys import PublicKey
 from registry.signing.small_files import read_small_file
 from registry.signing.strict_json import MAX_BUNDLE_BYTES
+from registry.signing.timestamps import read_authorities
 from registry.signing.trust import TrustPolicy, read_trust
 from watermark.errors import (
     DigestError,
@@ -39,20 +42,24 @@ from watermark.marks.subspace import SUBSPACES
 from watermark.model.digest import Progress, canonical_digest, digest_tensors
 from watermark.model.directory import Model, open_model
 
-SELF_ASSERTED = "self-asserted"
 #: Where linear algebra stands between the weights and the integers, machines agree to this.
 _DECOMPOSED_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
 class EvidenceRequest:
-    """Which file to verify, against which suspect and reference, trusting whom."""
+    """Which file to verify, against which suspect and reference, trusting whom.
+
+    `suspect_date` is an earlier date of the suspect than the file states, where the reader knows one.
+    """
 
     file: Path
     home: Path
     suspect: Path | None = None
     reference: Path | None = None
     trust: Path | None = None
+    suspect_date: str | None = None
+    tsa_roots: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,9 @@ class EvidenceResult:
     blocks: int
     statistic: str
     reasons: tuple[str, ...]
+    ordered_at: str | None = None
+    order_source: str | None = None
+    threshold: float = THRESHOLD_LOG2_P
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,7 @@ def verify_evidence(request: EvidenceRequest, progress: Progress | None = None) 
     if not keys:
         raise UntrustedKeyError(f"the trust file does not know the owner {body.owner!r}")
     verify_signature(signed, signatures, keys)
+    timing = judge_timing(body, file_stamps(data), signed, trust, request.suspect_date)
     release = _logged(body.proofs, "release", RELEASE, keys, trust)
     case = _logged(body.proofs, "case", CASE, keys, trust)
     _logged(body.proofs, "owner", OWNER, keys, trust)
@@ -116,18 +127,18 @@ def verify_evidence(request: EvidenceRequest, progress: Progress | None = None) 
         if request.reference is not None:
             _check_reference(stack.enter_context(open_model(request.reference, allow_torch=True)), body, geometry)
         if suspect is None:
-            return _without_suspect(body, release, case)
+            return _without_suspect(body, release, case, timing)
         statistic = str(case.entry.body["statistic"])
         outcome = score(body.openings, geometry, root, stretch_root(root), suspect, statistic, body.copy)
         suspect.verify_unchanged()
     _check_numbers(outcome, body)
-    return _conclude(body, release, case, outcome)
+    return _conclude(body, release, case, outcome, timing)
 
 
 def _trust(request: EvidenceRequest) -> TrustPolicy:
-    if request.trust is None:
-        return Home.open(request.home).trust()
-    return read_trust(request.trust)
+    trust = Home.open(request.home).trust() if request.trust is None else read_trust(request.trust)
+    roots = [found for path in request.tsa_roots for found in read_authorities(path)]
+    return replace(trust, authorities=(*trust.authorities, *roots))
 
 
 def _logged(
@@ -152,6 +163,7 @@ def _verify_proof(data: bytes, kind: str, keys: tuple[PublicKey, ...], trust: Tr
     if key is None:
         raise UntrustedKeyError(f"the {kind} entry is not signed by a key of the owner")
     entry.verify(key)
+    trust.refuse_spent(key, proof.index)
     return _Logged(entry, proof.extra, proof.index, proof.checkpoint, checkpoint.size)
 
 
@@ -290,21 +302,24 @@ def _check_numbers(outcome: Outcome, body: EvidenceBody) -> None:
             raise VerificationError("the numbers in the file are not the ones that the suspect shows")
 
 
-def _without_suspect(body: EvidenceBody, release: _Logged, case: _Logged) -> EvidenceResult:
+def _without_suspect(body: EvidenceBody, release: _Logged, case: _Logged, timing: EvidenceTiming) -> EvidenceResult:
     reasons = (
         "signatures, log order, draw and openings hold",
         "the suspect was not compared: nothing is shown about it yet",
     )
-    return _result(body, release, case, None, reasons, compared=False)
+    return _result(body, release, case, None, (*reasons, *timing.reasons), timing, compared=False)
 
 
-def _conclude(body: EvidenceBody, release: _Logged, case: _Logged, outcome: Outcome) -> EvidenceResult:
+def _conclude(
+    body: EvidenceBody, release: _Logged, case: _Logged, outcome: Outcome, timing: EvidenceTiming
+) -> EvidenceResult:
     counts = [count for _, count in case_multiplicity(case.index, len(DISPUTABLE))]
-    adjusted = add_multiplicity(outcome.owner.log2_p, counts)
+    threshold = timing.threshold
+    adjusted = threshold.adjust(outcome.owner.log2_p, counts)
     reasons = [f"recomputed from {len(body.openings)} opened blocks: log2 p {outcome.owner.log2_p:,.1f}"]
-    holds = adjusted <= THRESHOLD_LOG2_P
+    holds = adjusted <= threshold.log2_p
     if not holds:
-        reasons.append(f"{-adjusted:.0f} bits after multiplicity are short of {-THRESHOLD_LOG2_P:.0f}")
+        reasons.append(f"{-adjusted:.0f} bits after multiplicity are short of {-threshold.log2_p:.0f}")
     recipient = None
     if outcome.recipient is not None and body.copy is not None:
         named = add_multiplicity(outcome.recipient.log2_p, [case.index + 1])
@@ -316,7 +331,7 @@ def _conclude(body: EvidenceBody, release: _Logged, case: _Logged, outcome: Outc
             reasons.append(f"that is short of {-THRESHOLD_RECIPIENT_LOG2_P:.0f} bits")
     if body.draw == CHALLENGED_DRAW:
         reasons.append(f"the draw used the challenge {body.randomness.hex()}: compare it with the one that you gave")
-    result = _result(body, release, case, adjusted, tuple(reasons), compared=True)
+    result = _result(body, release, case, adjusted, (*reasons, *timing.reasons), timing, compared=True)
     return replace(result, holds=holds, recipient=recipient)
 
 
@@ -326,6 +341,7 @@ def _result(
     case: _Logged,
     adjusted: float | None,
     reasons: tuple[str, ...],
+    timing: EvidenceTiming,
     *,
     compared: bool,
 ) -> EvidenceResult:
@@ -336,7 +352,7 @@ def _result(
         release=str(release.entry.body.get("release")),
         copy=str(copy) if body.copy is not None else None,
         recipient=None,
-        order=SELF_ASSERTED,
+        order=timing.order.kind,
         draw=body.draw,
         log2_p_adjusted=adjusted,
         suspect_compared=compared,
@@ -344,4 +360,7 @@ def _result(
         blocks=len(body.openings),
         statistic=str(case.entry.body["statistic"]),
         reasons=reasons,
+        ordered_at=text_of_time(timing.order.time) if timing.order.time is not None else None,
+        order_source=timing.order.source,
+        threshold=timing.threshold.log2_p,
     )

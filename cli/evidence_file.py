@@ -1,22 +1,26 @@
 """The evidence file: one JSON document that a stranger can verify offline, without the owner's secret.
 
-    {"type": "weightmark evidence", "v": 1, "body": {...}, "signatures": [{"keyid", "sig"}]}
+    {"type": "weightmark evidence", "v": 1, "body": {...}, "signatures": [{"keyid", "sig"}], "stamps": [...]}
 
 The owner signs PAE("application/vnd.weightmark.evidence+json", RFC 8785 of body). Bytes are base64, digests hex, log
-proofs the text of their `.tlog-proof`. Reading checks form alone; what the file claims is judged in `evidence.py`.
+proofs the text of their `.tlog-proof`. `stamps`, where there are any, are RFC 3161 responses over the same PAE; those
+on the checkpoint of the release stand in the body. Reading checks form alone; what the file claims is judged in
+`evidence.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from registry.signing.canonical import canonical
 from registry.signing.dsse import pae
 from registry.signing.encoding import from_base64, from_hex, to_base64
-from registry.signing.keys import PrivateKey, PublicKey
+from registry.signing.keys import PublicKey
+from registry.signing.signer import Signer
 from registry.signing.strict_json import MAX_BUNDLE_BYTES, as_object, dumps, loads, member
+from registry.signing.timestamps import MAX_STAMPS
 from watermark.errors import DocumentError, UntrustedKeyError
 from watermark.marks.commitment import BlockOpening
 
@@ -65,6 +69,7 @@ class EvidenceBody:
     suspect: Mapping[str, Any]
     result: Mapping[str, Any]
     tool: str
+    stamps: tuple[bytes, ...] = ()  # on the checkpoint of the release's proof
 
     def to_json(self) -> dict[str, Any]:
         """The body as JSON values."""
@@ -91,15 +96,20 @@ class EvidenceBody:
             "result": dict(self.result),
             "limits": list(LIMITS),
             "tool": self.tool,
+            "stamps": [to_base64(stamp) for stamp in self.stamps],
         }
 
 
-def write_evidence(body: EvidenceBody, key: PrivateKey) -> bytes:
-    """The file's bytes, signed by the owner."""
+def write_evidence(
+    body: EvidenceBody, key: Signer, stamp: Callable[[bytes], tuple[bytes, ...]] = lambda _: ()
+) -> bytes:
+    """The file's bytes, signed by the owner; `stamp` gives time stamps on what he signs, kept beside the signature."""
     fields = body.to_json()
-    signature = key.sign(pae(PAYLOAD_TYPE, canonical(fields)))
-    signatures = [{"keyid": key.public.key_id, "sig": to_base64(signature)}]
-    return dumps({"type": TYPE, "v": 1, "body": fields, "signatures": signatures}) + b"\n"
+    message = pae(PAYLOAD_TYPE, canonical(fields))
+    signatures = [{"keyid": key.public.key_id, "sig": to_base64(key.sign(message))}]
+    document = {"type": TYPE, "v": 1, "body": fields, "signatures": signatures}
+    stamps = [to_base64(one) for one in stamp(message)]
+    return dumps({**document, "stamps": stamps} if stamps else document) + b"\n"
 
 
 def read_evidence(data: bytes) -> tuple[EvidenceBody, bytes, tuple[tuple[str, bytes], ...]]:
@@ -108,9 +118,8 @@ def read_evidence(data: bytes) -> tuple[EvidenceBody, bytes, tuple[tuple[str, by
     Raises:
         DocumentError: not an evidence file of this version, or with a part that is not of its form.
     """
-    fields = as_object(
-        loads(data, what=_WHAT, max_bytes=MAX_BUNDLE_BYTES), _WHAT, allowed=("type", "v", "body", "signatures")
-    )
+    allowed = ("type", "v", "body", "signatures", "stamps")
+    fields = as_object(loads(data, what=_WHAT, max_bytes=MAX_BUNDLE_BYTES), _WHAT, allowed=allowed)
     if fields.get("type") != TYPE or fields.get("v") != 1:
         raise DocumentError(f"{_WHAT} is not of the type {TYPE!r} version 1", hint="use the weightmark that wrote it")
     body = member(fields, "body", dict, _WHAT)
@@ -120,6 +129,16 @@ def read_evidence(data: bytes) -> tuple[EvidenceBody, bytes, tuple[tuple[str, by
         signature = from_base64(member(one, "sig", str, _WHAT), what=f"a signature of {_WHAT}")
         signatures.append((member(one, "keyid", str, _WHAT), signature))
     return _read_body(body), canonical(body), tuple(signatures)
+
+
+def file_stamps(data: bytes) -> tuple[bytes, ...]:
+    """The time stamps beside the signature of an evidence file that was read before."""
+    return _read_stamps(loads(data, what=_WHAT, max_bytes=MAX_BUNDLE_BYTES))
+
+
+def stamped_bytes(signed: bytes) -> bytes:
+    """The bytes that a stamp on an evidence file is over: all that the owner signs, not the signature."""
+    return pae(PAYLOAD_TYPE, signed)
 
 
 def verify_signature(
@@ -151,7 +170,15 @@ def _read_body(body: dict[str, Any]) -> EvidenceBody:
         suspect=member(body, "suspect", dict, _WHAT),
         result=member(body, "result", dict, _WHAT),
         tool=member(body, "tool", str, _WHAT),
+        stamps=_read_stamps(body),
     )
+
+
+def _read_stamps(fields: dict[str, Any]) -> tuple[bytes, ...]:
+    listed = member(fields, "stamps", list, _WHAT) if "stamps" in fields else []
+    if len(listed) > MAX_STAMPS or not all(isinstance(one, str) for one in listed):
+        raise DocumentError(f"the time stamps of {_WHAT} are not a list of at most {MAX_STAMPS} texts")
+    return tuple(from_base64(one, what=f"a time stamp of {_WHAT}") for one in listed)
 
 
 def _read_opening(item: Any) -> BlockOpening:

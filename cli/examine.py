@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from cli.aligned import ALIGNED, TRIES, align_suspect, is_settled
+from cli.kin import Kin, find_kin
 from cli.mark_record import MarkRecord
+from cli.reading import cache_root_of
+from cli.reference_places import local_place
 from registry.store.records import CopyRecord, ReleaseRecord
 from watermark.errors import WeightmarkError
 from watermark.evidence import (
@@ -29,7 +33,7 @@ from watermark.evidence import (
 from watermark.lineage.pairing import mean_cosine, pair_by_name, pair_tensors
 from watermark.marks.chips import recipient_code
 from watermark.marks.detect import BASE_REGRESSION, BLIND, ROW_STATISTICS, detect
-from watermark.marks.geometry import OWNER_ENERGY, Geometry
+from watermark.marks.geometry import OWNER_ENERGY, Geometry, MarkedTensor
 from watermark.marks.secret import ReleaseKey
 from watermark.marks.spans import Carrier, ChipSource, Sources
 from watermark.marks.subspace import SUBSPACES, detect_subspaces
@@ -77,6 +81,7 @@ class Finding:
     identical_to_base: bool
     excluded: tuple[tuple[str, str], ...]
     notes: tuple[str, ...] = field(default=())
+    kin: Kin | None = None
 
     @property
     def best(self) -> KeyedTest | None:
@@ -84,11 +89,15 @@ class Finding:
         return min(self.tests, key=lambda test: test.log2_p, default=None)
 
 
-def open_reference(record: ReleaseRecord, given: Path | None, stack: ExitStack) -> Reference:
-    """Open the reference where it was remembered or where the caller says, and demand that it is unchanged."""
-    place = given if given is not None else Path(record.reference_place)
+def open_reference(record: ReleaseRecord, given: Path | str | None, stack: ExitStack) -> Reference:
+    """Open the reference where it was remembered or where the caller says, and demand that it is unchanged.
+
+    From S3 it is fetched first; trouble there is an error of its own (exit 4), not a reference that is gone.
+    """
+    place = given if given is not None else record.reference_place
+    local = local_place(place, stack)
     try:
-        model = stack.enter_context(open_model(place, allow_torch=True))
+        model = stack.enter_context(open_model(local, link_root=cache_root_of(local), allow_torch=True))
         digests = digest_tensors(model)
     except WeightmarkError as err:
         return Reference(None, {}, f"the unmarked reference is not at {place}: {err}")
@@ -115,7 +124,8 @@ def examine(
         is_reference = canonical_digest(suspect_digests.values()).hex() == record.reference_digest
         if record.mark_root is None:
             notes.append("this release carries no mark: only exact copies of it are recognised")
-            return _unmarked(record, copies, identical, is_reference, notes)
+            kin = find_kin(reference.model, suspect, None) if reference.model is not None else None
+            return replace(_unmarked(record, copies, identical, is_reference, notes), kin=kin)
         mark = MarkRecord.from_document(record.mark_document)
         base = _open_base(mark, stack, notes)
         carriers, similarity = _carriers(mark, suspect, reference, base)
@@ -123,29 +133,42 @@ def examine(
         release_key = ReleaseKey.of(owner_secret, bytes.fromhex(record.reference_digest))
         chips = ChipSource.of(release_key.block_secrets(), mark.stretched)
         tests, tried = _owner_tests(sources, carriers, chips, with_base=base is not None, progress=progress)
+        shown_in = (sources, carriers)
+        aligned = None
+        if reference.model is not None and not is_settled(tests):
+            bases = _bases(reference, mark.geometry.marked, base)
+            aligned = align_suspect(reference.model, reference.tensors, mark.geometry.marked, sources, bases, stack)
+        if aligned is not None:
+            has_base = base is not None
+            again, tried = _owner_tests(aligned.sources, aligned.carriers, chips, with_base=has_base, progress=None)
+            if min(again, key=_log2_p).log2_p < min(map(_log2_p, tests), default=0.0):
+                shown_in = (aligned.sources, list(aligned.carriers))
+            tests += aligned.named(again)
+        kin = None
+        if reference.model is not None and not is_settled(tests):
+            kin = find_kin(reference.model, suspect, base)
         recipient, recipient_test = None, None
-        best = min(tests, key=lambda test: test.log2_p, default=None)
+        best = min(tests, key=_log2_p, default=None)
         if best is not None and best.log2_p <= THRESHOLD_RECIPIENT_LOG2_P and reference.model is not None:
             recipient, recipient_test = _trace(
-                sources,
-                carriers,
+                *shown_in,
                 chips,
                 mark,
                 bytes.fromhex(record.mark_root),
                 release_key,
                 copies,
-                best.name,
+                best.name.removesuffix(ALIGNED),
                 progress,
             )
         return Finding(
             record=record,
             tests=tuple(tests),
-            statistics_tried=tried,
+            statistics_tried=tried if reference.model is None else tried * TRIES,
             recipient=recipient,
             recipient_copy=next((copy.copy_id for copy in copies if recipient and copy.recipient == recipient), None),
             recipient_test=recipient_test,
             copies=len(copies),
-            matched=len(carriers),
+            matched=len(shown_in[1]),
             marked=len(mark.geometry.marked),
             similarity=similarity,
             power_bits=_power(sources, carriers, is_based=mark.geometry.base is not None),
@@ -155,6 +178,7 @@ def examine(
             identical_to_base=canonical_digest(suspect_digests.values()).hex() == mark.geometry.base,
             excluded=tuple((excluded.digest, excluded.reason) for excluded in mark.geometry.excluded),
             notes=tuple(notes),
+            kin=kin,
         )
 
 
@@ -199,8 +223,9 @@ def _unmarked(
 def _open_base(mark: MarkRecord, stack: ExitStack, notes: list[str]) -> Model | None:
     if mark.base_place is None:
         return None
+    local = local_place(mark.base_place, stack)
     try:
-        base = stack.enter_context(open_model(Path(mark.base_place), allow_torch=True))
+        base = stack.enter_context(open_model(local, allow_torch=True))
         if canonical_digest(digest_tensors(base).values()).hex() == mark.geometry.base:
             return base
         notes.append(f"the model at {mark.base_place} is not the declared base any more")
@@ -221,14 +246,20 @@ def _carriers(
     wanted = {digest: reference.tensors[digest] for digest in marked}
     by_name = {tensor.name: marked[digest] for digest, tensor in wanted.items()}
     pairs = pair_tensors(reference.model, wanted.values(), suspect)
-    bases: dict[str, TensorInfo] = {}
-    if base is not None:
-        bases = {pair.reference.name: pair.suspect for pair in pair_tensors(reference.model, wanted.values(), base)}
+    bases = _bases(reference, mark.geometry.marked, base)
     carriers = [
         Carrier(by_name[pair.reference.name], pair.suspect, pair.reference, bases.get(pair.reference.name))
         for pair in pairs
     ]
     return carriers, mean_cosine(pairs)
+
+
+def _bases(reference: Reference, marked: Sequence[MarkedTensor], base: Model | None) -> dict[str, TensorInfo]:
+    """The base's tensor for the name of each marked one of the reference."""
+    if reference.model is None or base is None:
+        return {}
+    wanted = [reference.tensors[tensor.digest] for tensor in marked]
+    return {pair.reference.name: pair.suspect for pair in pair_tensors(reference.model, wanted, base)}
 
 
 def _owner_tests(
@@ -245,6 +276,10 @@ def _owner_tests(
     if min(test.log2_p for test in tests) > THRESHOLD_LOG2_P - POWER_MARGIN_BITS:
         tests += detect_subspaces(sources, carriers, chips, progress=progress)
     return tests, tried
+
+
+def _log2_p(test: KeyedTest) -> float:
+    return test.log2_p
 
 
 def _trace(

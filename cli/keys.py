@@ -6,18 +6,22 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cli.home import LOG_KEY, OWNER_KEY, OWNER_SECRET, Home
-from registry.signing.keys import ED25519
+from cli.home_keys import home_keys, name_beside
+from cli.key_state import owner_keys, purposes_beside, trust_in
+from registry.keystores.interface import place_of
+from registry.keystores.key_file import MAX_KEY_BYTES, is_encrypted_pem
+from registry.keystores.wrapped_secret import wrapping_key_of
+from registry.signing.keys import ED25519, read_private_key
 from registry.signing.small_files import read_small_file, replace_file
 from registry.signing.strict_json import as_object, loads
 from registry.signing.trust import TrustPolicy, format_trust, trust_of
 from watermark.errors import DocumentError, InputError
 
-MAX_KEY_BYTES = 64 * 1024
 _PURPOSES = {
     OWNER_KEY: "signs models, claims and log entries",
     OWNER_SECRET: "derives every mark; without it nothing can be recognised",
@@ -29,7 +33,8 @@ _PURPOSES = {
 class KeyFile:
     """A secret file of the home. `key_id` is the hex SHA-256 of the public half, None where it has none.
 
-    `mode` are its permission bits; `problem` says why the file cannot be used, None when it can.
+    `mode` are its permission bits; `problem` says why the file cannot be used, None when it can. `place` says where
+    the key is (or for the secret: the key that opens it) when that is not in the home; it is not asked for here.
     """
 
     name: str
@@ -39,6 +44,7 @@ class KeyFile:
     sealed: bool
     mode: int
     problem: str | None = None
+    place: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,10 @@ class ExportedTrust:
 
 
 def list_keys(home_folder: Path) -> tuple[KeyFile, ...]:
-    """Look at each secret file of a home without opening it: is it there, sealed, and for its owner's eyes only?"""
+    """Look at each secret of a home without opening it: is it there, sealed, and for its owner's eyes only?
+
+    Keys in tokens and clouds are named with their place; whether they answer is seen when they sign.
+    """
     home = Home.open(home_folder)
     log_keys = [log.verifier for log in _own(home).log.logs]
     described = {
@@ -72,7 +81,16 @@ def list_keys(home_folder: Path) -> tuple[KeyFile, ...]:
         OWNER_SECRET: ("scrypt, aes-256-gcm", None),
         LOG_KEY: (ED25519, log_keys[0].key_id.hex()),
     }
-    return tuple(_key_file(home.path / name, *described[name]) for name in _PURPOSES)
+    stores = {OWNER_KEY: home.stores.owner_key, LOG_KEY: home.stores.log_key}
+    keys = []
+    for name, (algorithm, key_id) in described.items():
+        reference = stores.get(name)
+        if reference is None:
+            keys.append(_key_file(home.path / name, _PURPOSES[name], algorithm, key_id))
+        else:
+            place = place_of(reference)
+            keys.append(KeyFile(name, _PURPOSES[name], algorithm, key_id, sealed=True, mode=0, place=place))
+    return (*keys, *_beside(home))
 
 
 def show_key(home_folder: Path) -> OwnerKey:
@@ -83,13 +101,17 @@ def show_key(home_folder: Path) -> OwnerKey:
 
 
 def export_trust(home_folder: Path, out: Path | None = None) -> ExportedTrust:
-    """Return the trust file that others need for this owner: his key and his log, nobody whom he trusts himself.
+    """Return the trust file that others need for this owner: his keys and his log, nobody whom he trusts himself.
 
+    It says from when on a key does not count, how many must sign, and how far the log is now, so that its age shows.
     With `out` it is written there too, in one step. Raises InputError when `out` is in the home: the owner's own trust
     file may hold more.
     """
     home = Home.open(home_folder)
-    text = format_trust(_own(home))
+    own = _own(home)
+    with home.registry() as registry:
+        keys = owner_keys(home, registry.keyring())
+        text = format_trust(trust_in(home, keys, own.log.logs, registry.size))
     if out is not None:
         if out.absolute().resolve().is_relative_to(home.path.absolute().resolve()):
             raise InputError(f"{out} lies in your home", hint="export the trust file to where you send it from")
@@ -103,14 +125,17 @@ def change_passphrase(home_folder: Path, old: Callable[[], bytes], new: Callable
     Raises InputError when the old passphrase is wrong, before the new one is asked for.
     """
     home = Home.open(home_folder)
-    home.private_key(old())
+    sealed = home.key_files if home.wrapping_key() is not None else (*home.key_files, OWNER_SECRET)
+    if not sealed:
+        raise InputError(f"nothing in {home.path} is sealed by a passphrase", hint="see `weightmark keys list`")
+    if home.key_files:
+        read_private_key(home.path / home.key_files[0], old())  # a wrong one ends here, before a new one is asked for
+    else:
+        home.owner_secret(old())
     home.change_passphrase(old(), new())
-    return tuple(_PURPOSES)
-
-
-def is_encrypted_pem(path: Path) -> bool:
-    """Whether a PEM key file asks for a passphrase (RFC 7468 label, or the Proc-Type header of older forms)."""
-    return b"ENCRYPTED" in read_small_file(path, what="the key", max_bytes=MAX_KEY_BYTES)
+    ours = [name for name in _PURPOSES if name in sealed]
+    formers = [path.name for path in home.former_secrets if _wrapping_key(path) is None]
+    return (*ours, *(name for name in home.key_files if name not in _PURPOSES), *formers)
 
 
 def _own(home: Home) -> TrustPolicy:
@@ -124,11 +149,26 @@ def _own(home: Home) -> TrustPolicy:
     return trust_of({home.owner: (home.public_key,)}, vkeys)
 
 
-def _key_file(path: Path, algorithm: str, key_id: str | None) -> KeyFile:
-    purpose = _PURPOSES[path.name]
+def _beside(home: Home) -> Iterator[KeyFile]:
+    """The keys and secrets that are not the current ones."""
+    purposes = purposes_beside(home)
+    for one in home_keys(home):
+        name, algorithm, key_id = name_beside(one.public.key_id), one.public.algorithm, one.public.key_id
+        if one.reference is not None and not one.is_current:
+            place = place_of(one.reference)
+            yield KeyFile(name, "a key beside the current one", algorithm, key_id, sealed=True, mode=0, place=place)
+        elif not one.is_current:
+            yield _key_file(home.path / name, purposes[name], algorithm, key_id)
+    for path in home.former_secrets:
+        yield _key_file(path, purposes[path.name], "scrypt, aes-256-gcm", None)
+
+
+def _key_file(path: Path, purpose: str, algorithm: str, key_id: str | None) -> KeyFile:
+    is_secret = path.suffix == ".json"
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
-        sealed = is_encrypted_pem(path) if path.name != OWNER_SECRET else _is_sealed_secret(path)
+        wrapped_by = _wrapping_key(path) if is_secret else None
+        sealed = wrapped_by is not None or (_is_sealed_secret(path) if is_secret else is_encrypted_pem(path))
     except FileNotFoundError:
         return KeyFile(path.name, purpose, algorithm, key_id, sealed=False, mode=0, problem="is missing")
     except (InputError, OSError) as error:
@@ -136,7 +176,15 @@ def _key_file(path: Path, algorithm: str, key_id: str | None) -> KeyFile:
     problem = None if sealed else "is not encrypted"
     if problem is None and mode & 0o077:
         problem = f"may be used by others (mode {mode:04o})"
+    if wrapped_by is not None:
+        return KeyFile(
+            path.name, purpose, "wrapped", key_id, sealed, mode, problem, f"opened by the key {place_of(wrapped_by)}"
+        )
     return KeyFile(path.name, purpose, algorithm, key_id, sealed, mode, problem)
+
+
+def _wrapping_key(path: Path) -> str | None:
+    return wrapping_key_of(read_small_file(path, what="the owner secret", max_bytes=MAX_KEY_BYTES))
 
 
 def _is_sealed_secret(path: Path) -> bool:

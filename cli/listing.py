@@ -41,8 +41,7 @@ class Listing:
 def list_releases(home_folder: Path) -> Listing:
     """Return what the owner's records say was released, and to whom."""
     home = Home.open(home_folder)
-    with home.registry() as registry:
-        records = registry.records
+    with home.book() as records:
         releases = [
             ListedRelease(
                 release.release_id,

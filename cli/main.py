@@ -15,7 +15,16 @@ from collections.abc import Sequence
 import typer
 from typer.main import get_command
 
-from cli import commands_home, commands_models
+from cli import (
+    commands_conformance,
+    commands_export,
+    commands_home,
+    commands_key_life,
+    commands_keys,
+    commands_models,
+    commands_rehearse,
+    commands_time,
+)
 from cli.answer import emit_error
 from cli.options import add_command, take_shared_options
 from cli.packages import FIX, foreign_package
@@ -34,17 +43,29 @@ def build_app() -> typer.Typer:
     add_command(app, "sign", commands_models.sign, unlocks=True)
     add_command(app, "check", commands_models.check, unlocks=True, uses_registry=True)
     add_command(app, "evidence", commands_models.evidence)
+    add_command(app, "rehearse", commands_rehearse.rehearse)
     add_command(app, "audit", commands_home.audit, uses_registry=True)
     add_command(app, "list", commands_home.list_releases, uses_registry=True)
     add_command(app, "show", commands_home.show, uses_registry=True)
+    add_command(app, "export", commands_export.export, unlocks=True, uses_registry=True)
     add_command(app, "doctor", commands_home.doctor)
     add_command(app, "demo", commands_home.demo)
+    add_command(app, "sign-model", commands_conformance.sign_model, unlocks=True, hidden=True)
+    add_command(app, "verify-model", commands_conformance.verify_model, hidden=True)
     keys = typer.Typer(help="The owner's keys: list, show, export the trust file, change the passphrase.", **plain)  # type: ignore[arg-type]
     take_shared_options(keys)
     add_command(keys, "list", commands_home.keys_list)
     add_command(keys, "show", commands_home.keys_show)
     add_command(keys, "export", commands_home.keys_export)
     add_command(keys, "change-passphrase", commands_home.keys_change_passphrase, unlocks=True)
+    add_command(keys, "make", commands_keys.make, unlocks=True)
+    add_command(keys, "backup", commands_keys.backup, unlocks=True)
+    add_command(keys, "restore", commands_keys.restore)
+    add_command(keys, "wrap-secret", commands_keys.wrap_secret, unlocks=True)
+    add_command(keys, "seal-secret", commands_keys.seal_secret, unlocks=True)
+    add_command(keys, "trust-tsa", commands_time.trust_tsa)
+    for name, job in commands_key_life.COMMANDS.items():
+        add_command(keys, name, job, unlocks=True, uses_registry=name not in ("approve", "cosign"))
     app.add_typer(keys, name="keys")
     return app
 
@@ -86,7 +107,8 @@ def run(arguments: Sequence[str]) -> int:
 def _invoke(arguments: Sequence[str]) -> int:
     # Not app(...): that hangs typer's own exception display on sys.excepthook.
     command = get_command(build_app())
-    code = command.main(args=list(arguments or ["--help"]), prog_name="weightmark", standalone_mode=False)
+    spread = commands_conformance.spread_lists(arguments)
+    code = command.main(args=spread or ["--help"], prog_name="weightmark", standalone_mode=False)
     if code == INTERRUPTED:
         raise KeyboardInterrupt  # typer has made an exit code of it, silently
     if not arguments:

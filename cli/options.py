@@ -1,7 +1,7 @@
 """The options that every command takes, before or after its name, and the way from a job's answer to the exit code.
 
-`--home`, `--registry`, `--json`, `--quiet` everywhere; `--version` before a name, `--passphrase-fd` where something is
-unlocked.
+`--home`, `--registry`, `--json`, `--quiet` everywhere; `--version` before a name, `--passphrase-fd` and `--pin-fd`
+where something is unlocked.
 Knows typer and nothing of any job.
 """
 
@@ -30,6 +30,20 @@ class Options:
     as_json: bool
     quiet: bool
     passphrase_fd: int | None = None
+    pin_fd: int | None = None
+
+    def pin(self) -> Callable[[str], bytes]:
+        """A way to get the PIN of a token, named to it, that asks when it is first needed, once for each token."""
+        known: dict[str, bytes] = {}
+
+        def ask(store: str) -> bytes:
+            from cli.passphrase import read_pin
+
+            if store not in known:
+                known[store] = read_pin(store, self.pin_fd)
+            return known[store]
+
+        return ask
 
     def passphrase(self, *, confirm: bool = False, what: str = "passphrase") -> Callable[[], bytes]:
         """A way to get the passphrase that asks when it is first needed, and only then."""
@@ -74,6 +88,10 @@ _PASSPHRASE_FD = Annotated[
     int | None,
     typer.Option("--passphrase-fd", metavar="N", help="Read the passphrase from this file descriptor."),
 ]
+_PIN_FD = Annotated[
+    int | None,
+    typer.Option("--pin-fd", metavar="N", help="Read a token's PIN from this file descriptor."),
+]
 _SHARED: dict[str, tuple[Any, Any]] = {
     "home": (_HOME, None),
     "registry": (_REGISTRY, None),
@@ -97,13 +115,19 @@ def take_shared_options(app: typer.Typer, *, tells_version: bool = False) -> Non
 
 
 def add_command(
-    app: typer.Typer, name: str, job: Callable[..., Answer], *, unlocks: bool = False, uses_registry: bool = False
+    app: typer.Typer,
+    name: str,
+    job: Callable[..., Answer],
+    *,
+    unlocks: bool = False,
+    uses_registry: bool = False,
+    hidden: bool = False,
 ) -> None:
     """Make a command of a function that takes `Options` and its own flags and returns an Answer.
 
     With `unlocks` it takes --passphrase-fd; with `uses_registry` it refuses a registry service, which this version
-    cannot ask. The answer is printed in the form that was asked for and its exit code becomes the process's; errors
-    pass through.
+    cannot ask. A `hidden` command is not listed by --help. The answer is printed in the form that was asked for and its
+    exit code becomes the process's; errors pass through.
     """
     own = [one for one in inspect.signature(job, eval_str=True).parameters.values() if one.name != "options"]
     own_names = {one.name for one in own}
@@ -118,7 +142,7 @@ def add_command(
     parameters = [_parameter("context", typer.Context)]
     parameters += [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
     _present(run, [*parameters, *_shared_parameters(unlocks=unlocks)], job)
-    app.command(name)(run)
+    app.command(name, hidden=hidden)(run)
 
 
 def _is_given(value: object) -> bool:
@@ -143,11 +167,13 @@ def _options(shared: dict[str, Any], *, uses_registry: bool) -> Options:
         as_json=bool(shared.get("json")),
         quiet=bool(shared.get("quiet")),
         passphrase_fd=shared.get("passphrase_fd"),
+        pin_fd=shared.get("pin_fd"),
     )
 
 
 def _shared_parameters(*, unlocks: bool) -> list[inspect.Parameter]:
-    shared = {**_SHARED, **({"passphrase_fd": (_PASSPHRASE_FD, None)} if unlocks else {})}
+    unlocking = {"passphrase_fd": (_PASSPHRASE_FD, None), "pin_fd": (_PIN_FD, None)}
+    shared = {**_SHARED, **(unlocking if unlocks else {})}
     return [_parameter(name, annotation, default) for name, (annotation, default) in shared.items()]
 
 

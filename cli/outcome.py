@@ -42,7 +42,7 @@ class Outcome:
     blocks: tuple[tuple[int, int], ...]
     recipient: KeyedTest | None
 
-    def to_json(self, log_index: int) -> dict[str, Any]:
+    def to_json(self, log_index: int, threshold: float = THRESHOLD_LOG2_P) -> dict[str, Any]:
         """Exact integers as text (they exceed 2^53), and the numbers that follow from them."""
         multiplicity = case_multiplicity(log_index, len(DISPUTABLE))
         counts = [count for _, count in multiplicity]
@@ -55,7 +55,7 @@ class Outcome:
             "log2_p": self.owner.log2_p,
             "multiplicity": [{"what": what, "count": count} for what, count in multiplicity],
             "log2_p_adjusted": add_multiplicity(self.owner.log2_p, counts),
-            "threshold": THRESHOLD_LOG2_P,
+            "threshold": threshold,
             "recipient": None,
         }
         if self.recipient is not None:

@@ -14,9 +14,13 @@ from watermark.errors import InputError
 
 VARIABLE = "WEIGHTMARK_PASSPHRASE"
 NEW_VARIABLE = "WEIGHTMARK_NEW_PASSPHRASE"
+PIN_VARIABLE = "WEIGHTMARK_PIN"
+BACKUP_VARIABLE = "WEIGHTMARK_BACKUP_PASSPHRASE"
 _MAX_BYTES = 64 * 1024
 _WAYS = f"type it at a terminal, pass --passphrase-fd N (as in `--passphrase-fd 3 3<FILE`), or set {VARIABLE}"
 _NEW_WAYS = f"type it at a terminal, pass --new-passphrase-fd N, or set {NEW_VARIABLE}"
+_PIN_WAYS = f"type it at a terminal, pass --pin-fd N, set {PIN_VARIABLE}, or name a file with pin-source= in the URI"
+_BACKUP_WAYS = f"type it at a terminal, pass --backup-passphrase-fd N, or set {BACKUP_VARIABLE}"
 
 
 def read_passphrase(descriptor: int | None, *, confirm: bool = False, what: str = "passphrase") -> bytes:
@@ -33,6 +37,16 @@ def read_new_passphrase(descriptor: int | None) -> bytes:
     return _read(descriptor, NEW_VARIABLE, "new passphrase", _NEW_WAYS, confirm=True)
 
 
+def read_pin(store: str, descriptor: int | None = None) -> bytes:
+    """Return the PIN of the token named `store`: from `descriptor`, WEIGHTMARK_PIN, or typed."""
+    return _read(descriptor, PIN_VARIABLE, f"PIN of {store}", _PIN_WAYS, confirm=False)
+
+
+def read_backup_passphrase(descriptor: int | None, *, confirm: bool) -> bytes:
+    """Return the passphrase of a backup: from `descriptor`, WEIGHTMARK_BACKUP_PASSPHRASE, or typed."""
+    return _read(descriptor, BACKUP_VARIABLE, "backup passphrase", _BACKUP_WAYS, confirm=confirm)
+
+
 def _read(descriptor: int | None, variable: str, what: str, ways: str, *, confirm: bool) -> bytes:
     if descriptor is not None:
         return _checked(_first_line(descriptor), f"file descriptor {descriptor}", ways)
@@ -41,8 +55,9 @@ def _read(descriptor: int | None, variable: str, what: str, ways: str, *, confir
         return _checked(given, variable, ways)
     if not _has_terminal():
         raise InputError(f"no {what} was given and there is no terminal to ask at", hint=ways)
-    typed = _ask(f"{what.capitalize()}: ", ways)
-    if confirm and typed and _ask(f"{what.capitalize()}, once more: ", ways) != typed:
+    title = what[:1].upper() + what[1:]
+    typed = _ask(f"{title}: ", ways)
+    if confirm and typed and _ask(f"{title}, once more: ", ways) != typed:
         raise InputError("the two passphrases differ", hint="run the command again and type the same one twice")
     return _checked(typed.encode("utf-8", "surrogateescape"), "the terminal", ways)
 

@@ -11,16 +11,23 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from cli.also_sign import open_countersigners
 from cli.copies import CopyResult, Work, make_copies
+from cli.document_sources import DocumentSources, material_of_base, read_sources
 from cli.drafts import refuse_taken
 from cli.home import Home
+from cli.owner_secrets import OwnerSecrets, leak_notes
+from cli.reference_places import local_place
+from cli.stamping import stamper_of
+from cli.standing import cosign_notes
 from registry.store.embedded import EmbeddedRegistry
+from registry.store.s3_folder import is_s3
 from watermark.errors import ConflictError, InputError, UnavailableError
 from watermark.lineage.pairing import pair_tensors
-from watermark.marks.plan import plan_mark
+from watermark.marks.plan import MarkPlan, plan_mark
 from watermark.marks.secret import ReleaseKey
 from watermark.marks.survey import can_carry, survey
 from watermark.model.digest import Progress, canonical_digest, digest_tensors
@@ -32,7 +39,12 @@ _SPARE_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class ReleaseRequest:
-    """What to release and for whom; names and version are labels, the reference decides which release it is."""
+    """What to release and for whom; names and version are labels, the reference decides which release it is.
+
+    `documents` has provenance, bill of materials and model documentation written into each copy; `also_sign` are files
+    or references of further keys of the owner that countersign. `tsa` are the time stamping authorities to ask: None
+    means those of the home's settings, empty means none.
+    """
 
     home: Path
     model: Path
@@ -43,8 +55,14 @@ class ReleaseRequest:
     base: str | None = None
     mark: bool = True
     strength: float | None = None
-    keep_reference: Path | None = None
+    keep_reference: Path | str | None = None
     dry_run: bool = False
+    links_below: Path | None = None
+    pin: Callable[[str], bytes] | None = field(default=None, repr=False)
+    tsa: tuple[str, ...] | None = None
+    documents: bool = True
+    training_manifest: Path | None = None
+    also_sign: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,11 +99,12 @@ def release(
     """
     home = Home.open(request.home)
     _check_request(request)
-    secret_phrase = passphrase()
-    key = home.private_key(secret_phrase)
-    owner_secret = home.owner_secret(secret_phrase)
+    stamper = stamper_of(home, request.tsa)
+    secret_phrase = home.passphrase(passphrase)
+    key = home.private_key(secret_phrase, request.pin)
+    secrets = OwnerSecrets(home, secret_phrase, request.pin)
     with ExitStack() as stack:
-        model = stack.enter_context(open_model(request.model, allow_torch=True))
+        model = stack.enter_context(open_model(request.model, link_root=request.links_below, allow_torch=True))
         base_place, base = _open_base(request, home, stack)
         base_names = _pair_with_base(model, base)
         if request.mark:
@@ -93,7 +112,8 @@ def release(
             reference_digest = found.reference_digest
         else:
             found, reference_digest = None, canonical_digest(digest_tensors(model, progress).values())
-        release_key = ReleaseKey.of(owner_secret, reference_digest)
+        secret = secrets.for_reference(reference_digest, home.records().list_releases())
+        release_key = ReleaseKey.of(secret, reference_digest)
         plan = None
         if found is not None:
             base_digest = canonical_digest(digest_tensors(base).values()).hex() if base is not None else None
@@ -113,14 +133,18 @@ def release(
             base,
             base_names,
             base_place,
+            stamper,
+            _document_sources(request, home, model, base, plan) if request.documents else None,
+            open_countersigners(request.also_sign, home, passphrase, request.pin),
         )
-        with home.registry(home.log_key(secret_phrase)) as registry:
+        with home.registry(home.log_key(secret_phrase, request.pin)) as registry:
             label = _check_against_records(work, request, registry)
+            notes = (*leak_notes(home, secret, registry), *cosign_notes(home, registry.size))
             if request.dry_run:
-                return _result(work, label, (), 0.0, dry_run=True)
+                return _result(work, label, (), 0.0, notes, dry_run=True)
             _check_disk(work)
             copies, largest = make_copies(work, registry, label, progress)
-    return _result(work, label, copies, largest, dry_run=False)
+    return _result(work, label, copies, largest, notes, dry_run=False)
 
 
 def _check_request(request: ReleaseRequest) -> None:
@@ -142,11 +166,25 @@ def _check_request(request: ReleaseRequest) -> None:
 def _open_base(request: ReleaseRequest, home: Home, stack: ExitStack) -> tuple[str | None, Model | None]:
     if request.base is None:
         return None, None
-    place = Path(request.base)
-    if not place.exists():
+    place: Path | str = Path(request.base)
+    if not Path(place).exists():
         with home.registry() as registry:
-            place = Path(registry.records.release(request.base).reference_place)
-    return str(place.absolute()), stack.enter_context(open_model(place, allow_torch=True))
+            place = registry.records.release(request.base).reference_place
+    local = local_place(place, stack)
+    remembered = place if is_s3(place) else str(local.absolute())
+    return str(remembered), stack.enter_context(open_model(local, link_root=request.links_below, allow_torch=True))
+
+
+def _document_sources(
+    request: ReleaseRequest, home: Home, model: Model, base: Model | None, plan: MarkPlan | None
+) -> DocumentSources:
+    """What the documents of this release are made from; the base was digested for the mark where there is one."""
+    material = None
+    if request.base is not None and base is not None:
+        tensors = plan.geometry.base if plan is not None else None
+        with home.registry() as registry:
+            material = material_of_base(request.base, base, tensors, registry.records)
+    return read_sources(model, material, request.training_manifest)
 
 
 def _pair_with_base(model: Model, base: Model | None) -> dict[str, str] | None:
@@ -195,12 +233,18 @@ def _check_disk(work: Work) -> None:
 
 def _disk_bytes(work: Work) -> int:
     size = sum(entry.size_bytes for entry in work.model.files)
-    kept = 1 if work.keep_reference is not None else 0
+    kept = 1 if isinstance(work.keep_reference, Path) else 0
     return size * (max(1, len(work.recipients)) + kept)
 
 
 def _result(
-    work: Work, label: tuple[str, str], copies: tuple[CopyResult, ...], largest: float, *, dry_run: bool
+    work: Work,
+    label: tuple[str, str],
+    copies: tuple[CopyResult, ...],
+    largest: float,
+    notes: tuple[str, ...],
+    *,
+    dry_run: bool,
 ) -> ReleaseResult:
     plan, found = work.plan, work.found
     excluded: tuple[tuple[str, str], ...] = ()
@@ -219,7 +263,7 @@ def _result(
         expected_log2_p=plan.expected_log2_p if plan else 0.0,
         max_weight_change=largest,
         excluded=excluded,
-        warnings=_warnings(work),
+        warnings=(*notes, *_warnings(work)),
         disk_bytes=_disk_bytes(work),
         dry_run=dry_run,
     )
@@ -227,10 +271,12 @@ def _result(
 
 def _warnings(work: Work) -> tuple[str, ...]:
     """What the owner should know before shipping."""
+    unused = work.documents.warnings if work.documents is not None else ()
     if work.plan is None:
-        return ()
+        return unused
     twins = work.model.carried_weights
     if not twins:
-        return work.plan.warnings
+        return (*unused, *work.plan.warnings)
     shown = f"{', '.join(twins[:3])}{' ...' if twins[3:] else ''}"
-    return (f"shipped without a mark, so whoever takes these instead carries none: {shown}", *work.plan.warnings)
+    unmarked = f"shipped without a mark, so whoever takes these instead carries none: {shown}"
+    return (unmarked, *unused, *work.plan.warnings)

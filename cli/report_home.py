@@ -37,7 +37,7 @@ def text_of_init(result: InitResult) -> tuple[str, ...]:
     return (
         f"READY   {escaped(result.home)} is the home of {escaped(result.owner)}",
         *table([("key", result.key), ("log", f"{result.origin}, entry {result.index} commits to your secret")]),
-        "  keep: a copy of this folder elsewhere, and the passphrase; without both no mark of yours is ever found",
+        "  keep: a backup elsewhere (weightmark keys backup FILE) and its passphrase; without both no mark is found",
         "  next: weightmark release MODEL --out DIR --to RECIPIENT",
     )
 
@@ -117,6 +117,8 @@ def json_of_show(release: ShownRelease) -> dict[str, Any]:
 def text_of_show(release: ShownRelease) -> tuple[str, ...]:
     """The lines of `show`."""
     there = "is there (weightmark doctor --deep reads it)" if release.reference_is_there else "IS GONE"
+    if release.reference_is_there is None:
+        there = "not looked at (weightmark doctor --deep fetches it)"
     rows: list[tuple[object, ...]] = [
         ("release", release.release_id),
         ("released", f"{iso(release.created_at)} by {release.owner}"),
@@ -148,6 +150,7 @@ def json_of_keys(keys: tuple[KeyFile, ...]) -> dict[str, Any]:
                 "encrypted": key.sealed,
                 "mode": f"{key.mode:04o}",
                 "problem": key.problem,
+                "place": key.place,
             }
             for key in keys
         ]
@@ -157,7 +160,10 @@ def json_of_keys(keys: tuple[KeyFile, ...]) -> dict[str, Any]:
 def text_of_keys(keys: tuple[KeyFile, ...]) -> tuple[str, ...]:
     """The lines of `keys list`."""
     bad = sum(key.problem is not None for key in keys)
-    rows = [(key.name, key.algorithm, (key.key_id or "")[:16], key.problem or "encrypted", key.purpose) for key in keys]
+    rows = [
+        (key.name, key.algorithm, (key.key_id or "")[:16], key.problem or key.place or "encrypted", key.purpose)
+        for key in keys
+    ]
     return (f"{len(keys)} keys, {f'{bad} of them with a problem' if bad else 'all in order'}", *table(rows))
 
 

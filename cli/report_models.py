@@ -11,6 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.answer import counted, escaped, table
+from cli.report_keyless import json_of_keyless, rows_of_keyless
+from cli.report_keys import json_of_standing, rows_of_standing, unchecked_of_standing, warnings_of_standing
+from cli.report_lineage import (
+    json_of_companions,
+    rows_of_also_signed,
+    rows_of_companions,
+    unchecked_of_companions,
+)
+from cli.report_time import json_of_order, json_of_time, rows_of_order, rows_of_stamping, rows_of_time
 
 if TYPE_CHECKING:
     from cli.release import ReleaseRequest, ReleaseResult
@@ -27,6 +36,8 @@ def json_of_sign(result: SignResult) -> dict[str, Any]:
         "root_digest": result.root,
         "key": result.key,
         "files": result.files,
+        "stated_digests": result.stated_digests,
+        **({"also_signed": [one.key for one in result.also_signed]} if result.also_signed else {}),
     }
 
 
@@ -34,9 +45,23 @@ def text_of_sign(result: SignResult) -> tuple[str, ...]:
     """The lines of `sign`."""
     return (
         f"SIGNED   {counted(result.files, 'file')}, in {escaped(result.signature)}",
-        *table([("root digest", result.root), ("key", result.key)]),
+        *table(
+            [
+                ("root digest", result.root),
+                ("key", result.key),
+                *rows_of_stamping(result),
+                *rows_of_also_signed(result),
+            ]
+        ),
+        *_text_of_stated(result),
         "  not done: no mark and no log entry; whoever verifies needs this very key",
     )
+
+
+def _text_of_stated(result: SignResult) -> tuple[str, ...]:
+    if not result.stated_digests:
+        return ()
+    return (f"  not read: {counted(result.stated_digests, 'file')}, signed by the digest stated for it; marked so",)
 
 
 def json_of_verify(result: VerifyResult) -> dict[str, Any]:
@@ -49,6 +74,10 @@ def json_of_verify(result: VerifyResult) -> dict[str, Any]:
         "index": result.index,
         "signed_at": result.signed_at,
         "time_source": result.time_source,
+        **json_of_time(result),
+        **json_of_standing(result.standing),
+        **json_of_keyless(result),
+        **json_of_companions(result),
     }
 
 
@@ -61,19 +90,21 @@ def text_of_verify(request: VerifyRequest, result: VerifyResult) -> tuple[str, .
     if released:
         rows.append(("release", result.release or "-"))
         rows.append(("log", f"entry {result.index} of {result.origin}"))
-        rows.append(
-            ("signed at", f"{result.signed_at or 'not said'}{' (by the owner clock)' if result.signed_at else ''}")
-        )
-    unchecked = []
+    rows += [*rows_of_standing(result.standing), *rows_of_keyless(result), *rows_of_time(result)]
+    rows += rows_of_companions(result)
+    unchecked = [*result.stamp_notes, *unchecked_of_standing(result.standing), *unchecked_of_companions(result)]
+    if request.reading.cache is not None:
+        unchecked.append("the bytes of files that the file system says are unchanged since they were hashed")
     if request.ignore:
         unchecked.append(f"ignored on request: {', '.join(escaped(path) for path in request.ignore)}")
     if request.ignore_unsigned_files:
         unchecked.append("files that the signature does not name")
-    if not released:
+    if not released and result.keyless is None:
         unchecked.append("no log entry and no claims: a signature alone can be made in silence and taken back")
     return (
         f"{head} {'released' if released else 'signed'}",
         *table(rows),
+        *warnings_of_standing(result.standing),
         *(f"  not checked: {line}" for line in unchecked),
     )
 
@@ -94,6 +125,7 @@ def json_of_release(request: ReleaseRequest, result: ReleaseResult) -> dict[str,
         "max_weight_change": result.max_weight_change,
         "root_digest": only.root_digest if only else None,
         "warnings": list(result.warnings),
+        **json_of_order(result),
     }
     if len(result.copies) > 1:
         document["copies"] = [
@@ -130,6 +162,7 @@ def text_of_release(request: ReleaseRequest, result: ReleaseResult) -> tuple[str
             rows.append(("largest change", f"{result.max_weight_change:.3g} in any weight"))
     else:
         rows.append(("mark", "none: copies cannot be recognised once they are changed"))
+    rows += rows_of_order(result)
     rows.append(("disk", f"{result.disk_bytes / 1e6:,.1f} MB {'needed' if result.dry_run else 'written'}"))
     return (
         f"{head}   {label}",

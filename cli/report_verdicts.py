@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cli.answer import counted, escaped, short, table
+from cli.report_sketch import json_of_fingerprint, rows_of_fingerprint
+from cli.report_time import row_of_order
 
 if TYPE_CHECKING:
     from cli.check import CheckRequest, CheckResult
@@ -39,23 +41,27 @@ def json_of_check(result: CheckResult) -> dict[str, Any]:
             for test in result.tests
         ],
         "order": result.order,
+        "ordered_at": result.ordered_at,
+        "order_source": result.order_source,
         "suspect": {"digest": result.suspect_digest, "kind": result.suspect_kind},
         "reasons": list(result.reasons),
+        "fingerprint": json_of_fingerprint(result.fingerprint),
     }
 
 
 def text_of_check(request: CheckRequest, result: CheckResult) -> tuple[str, ...]:
     """The lines of `check`."""
     return (
-        _verdict_line(result),
+        verdict_line(result),
         *_counted(result),
         *_supporting(result),
         *(f"  {escaped(reason)}" for reason in result.reasons),
-        *_next_of_check(request, result),
+        *next_of_check(request, result),
     )
 
 
-def _verdict_line(result: CheckResult) -> str:
+def verdict_line(result: CheckResult) -> str:
+    """The verdict in one line: its name, three spaces, what it says."""
     model = " ".join(escaped(part) for part in (result.name, result.version) if part) or "a release of yours"
     release = f" (release {short(result.release)})" if result.release else ""
     if result.verdict == OURS:
@@ -91,14 +97,16 @@ def _supporting(result: CheckResult) -> tuple[str, ...]:
         rows.append(("matched", f"{result.matched_tensors} of {result.total_tensors} tensors"))
     if result.similarity is not None:
         rows.append(("weight similarity", f"{result.similarity:.3f}  (supporting, not counted)"))
+    rows += rows_of_fingerprint(result.fingerprint)
     if result.excluded:
         rows.append(("left out", f"{counted(len(result.excluded), 'tensor')} without a mark"))
-    rows.append(("order", result.order))
+    rows.append(row_of_order(result.order, result.ordered_at, result.order_source))
     rows.append(("suspect", f"{result.suspect_kind} {result.suspect_digest}"))
     return table(rows)
 
 
-def _next_of_check(request: CheckRequest, result: CheckResult) -> tuple[str, ...]:
+def next_of_check(request: CheckRequest, result: CheckResult) -> tuple[str, ...]:
+    """What to do next, in lines; empty where nothing is left to do."""
     if result.evidence_path is not None:
         file = escaped(result.evidence_path)
         return (f"Evidence written to {file}. Anyone can check it: weightmark evidence {file} --suspect MODEL",)
@@ -132,6 +140,8 @@ def json_of_evidence(result: EvidenceResult) -> dict[str, Any]:
         "release": result.release,
         "recipient": result.recipient,
         "order": result.order,
+        "ordered_at": result.ordered_at,
+        "order_source": result.order_source,
         "log2_p_adjusted": result.log2_p_adjusted,
         "suspect_compared": result.suspect_compared,
         "reasons": list(result.reasons),
@@ -156,7 +166,7 @@ def text_of_evidence(request: EvidenceRequest, result: EvidenceResult) -> tuple[
         rows.append(("release", result.release))
     if result.recipient:
         rows.append(("copy given to", result.recipient))
-    rows.append(("order", result.order or "-"))
+    rows.append(row_of_order(result.order, result.ordered_at, result.order_source))
     lines = (head, *table(rows), *(f"  {escaped(reason)}" for reason in result.reasons))
     if not result.suspect_compared:
         return (*lines, f"  next: weightmark evidence {escaped(request.file)} --suspect MODEL")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cli.home import Home
 from registry.store.records import CopyRecord, OwnerRecords, ReleaseRecord
+from registry.store.s3_folder import is_s3
 from watermark.errors import InputError
 
 
@@ -30,7 +31,7 @@ class ShownRelease:
     """A release, with all its copies or the one that was asked for.
 
     `mark_root` is R, None for a release without a mark. `reference_is_there` tells of the place only, not of what it
-    holds now. `cases` are the log indices of the cases opened about it.
+    holds now; None for a place in S3, which is not asked. `cases` are the log indices of the cases opened about it.
     """
 
     release_id: str
@@ -40,7 +41,7 @@ class ShownRelease:
     mark_root: str | None
     reference_place: str
     reference_digest: str
-    reference_is_there: bool
+    reference_is_there: bool | None
     origin: str
     created_at: int
     copies: tuple[ShownCopy, ...]
@@ -54,7 +55,7 @@ def show(home_folder: Path, identifier: str) -> ShownRelease:
     """
     home = Home.open(home_folder)
     with home.registry() as registry:
-        release, copies = _find(registry.records, identifier)
+        release, copies = find_copies(registry.records, identifier)
         cases = tuple(case.log_index for case in registry.records.cases(release.release_id))
     return ShownRelease(
         release.release_id,
@@ -64,7 +65,7 @@ def show(home_folder: Path, identifier: str) -> ShownRelease:
         release.mark_root,
         release.reference_place,
         release.reference_digest,
-        Path(release.reference_place).exists(),
+        None if is_s3(release.reference_place) else Path(release.reference_place).exists(),
         home.origin,
         release.created_at,
         tuple(
@@ -75,7 +76,7 @@ def show(home_folder: Path, identifier: str) -> ShownRelease:
     )
 
 
-def _find(records: OwnerRecords, identifier: str) -> tuple[ReleaseRecord, list[CopyRecord]]:
+def find_copies(records: OwnerRecords, identifier: str) -> tuple[ReleaseRecord, list[CopyRecord]]:
     """The release and those of its copies that are meant: a release's own id means all of them."""
     found: list[tuple[ReleaseRecord, list[CopyRecord]]] = []
     for release in records.list_releases():

@@ -1,9 +1,9 @@
 """The engine of `audit`: is a registry whole and honest, as far as its folder and a remembered checkpoint can show?
 
-It recomputes the root from bundles, tiles and rows, compares every object with what the log signed, checks each entry's
-own signature and the continuity with a checkpoint that the caller trusts from before. It writes nothing, loads no
-model, and ends in findings, not in errors: a damage is named and the audit goes on. A folder restored as a whole to an
-earlier state looks whole; only a checkpoint kept elsewhere (`since`) shows that.
+It recomputes the root from bundles, tiles and rows, compares every object with what the log signed, checks each entry
+by its owner's keys at that index, and the continuity with a checkpoint that the caller trusts from before. It writes
+nothing, loads no model, and ends in findings, not in errors: a damage is named and the audit goes on. A folder restored
+as a whole to an earlier state looks whole; only a checkpoint kept elsewhere (`since`) shows that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from registry.auditing.findings import AuditResult, Finding, Findings
 from registry.auditing.leaves import Leaves, Places, check_tile_files, read_bundle, read_places
 from registry.auditing.rows import check_log_rows, check_records, head_checkpoint, published_floor
-from registry.auditing.signatures import EnrolledKeys
+from registry.auditing.signatures import SignatureAudit
 from registry.log.checkpoint import Checkpoint, read_checkpoint
 from registry.log.merkle import leaf_hash, prefix_roots
 from registry.log.tiles import ENTRIES, TILE_WIDTH, Tile
@@ -159,7 +159,7 @@ def _check_entries(
     progress: Callable[[int], None] | None,
 ) -> int:
     """Verify each entry's own signature, from whichever place holds the bytes that were signed; count the good ones."""
-    enrolled, checked = EnrolledKeys(), 0
+    signatures, checked = SignatureAudit(), 0
     for start in range(0, len(leaves), TILE_WIDTH):
         stop = min(start + TILE_WIDTH, len(leaves))
         entries = _signed_entries(files, view, start, min(stop, len(places.bundles)), stop, leaves)
@@ -168,13 +168,10 @@ def _check_entries(
             if entry is None:
                 findings.add("entry", f"entry {index}: no place holds the bytes that were signed", index)
                 continue
-            try:
-                enrolled.check(entry)
-                checked += 1
-            except WeightmarkError as error:
-                findings.add("entry", f"entry {index}: {error}", index)
+            checked += signatures.check(index, entry, findings)
             if progress is not None:
                 progress(len(entry))
+    signatures.note_fallen(findings)
     return checked
 
 

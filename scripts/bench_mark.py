@@ -94,9 +94,7 @@ def release_pass(model: Path, out: Path, recipients: int) -> float:
         for folder in folders:
             folder.mkdir(parents=True)
         for shard in opened.shards:
-            rewrite_shard(
-                opened, shard, [f / shard for f in folders], lambda s, raw: embedder.mark(s, raw, None).copies
-            )
+            rewrite_shard(opened, shard, [f / shard for f in folders], lambda s, raw: embedder.mark(s, raw, None))
     done = time.perf_counter()
     print(
         f"    survey {surveyed - started:.2f} s, commit and scrypt {planned - surveyed:.2f} s, "
@@ -155,7 +153,11 @@ def main() -> None:
     if args.task:
         task = {"copy": copy_and_hash, "detect": lambda model, _: detect_blind(model)}.get(args.task)
         seconds = task(args.folder, args.out) if task else release_pass(args.folder, args.out, args.recipients)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+        from watermark.model.parallel import workers
+
+        # Of this process and of each of those that it forked, the largest of them taken for all.
+        own, forked = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        peak = (own + workers() * forked) / 1000
         print(seconds, peak)
         return
     place = Path(tempfile.mkdtemp(dir=args.folder))

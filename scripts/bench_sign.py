@@ -1,10 +1,13 @@
 """How fast we sign and verify a model, against model-signing 1.1.1 and against two bare hashlib threads.
 
-    python scripts/bench_sign.py --folder /tmp/bench [--gib 2] [--rounds 3]
+    python scripts/bench_sign.py --folder /tmp/bench [--gib 2] [--rounds 3] [--resign]
 
 Makes a model of 4 shards (kept between runs), then runs every contender as its own process, in turn, `--rounds`
 times, with the files in the page cache: start-up and imports count. Prints the best time and the peak memory of each,
 and the ratios that the project promises; exits 1 when one is missed.
+
+With `--resign` it makes a model of shards of 64 MiB instead, signs it, then writes one shard anew and signs again,
+`--rounds` times: with the digest cache that may cost half a second more than to hash this one shard.
 """
 
 from __future__ import annotations
@@ -20,12 +23,26 @@ from pathlib import Path
 SHARDS = 4
 MAX_OF_MODEL_SIGNING = 0.85
 MAX_OF_HASHLIB, EXTRA_SECONDS = 1.15, 0.3
-MAX_RSS_MB = 600
+MAX_RSS_MB = 120
+RESIGN_SHARD_BYTES, MAX_RESIGN_SECONDS = 64 << 20, 0.5
 
 OURS_SIGN = """
 import sys; from pathlib import Path
 from cli.sign import SignRequest, sign
 sign(SignRequest(Path(sys.argv[1]), Path(sys.argv[2]) / "key.pem", signature=Path(sys.argv[2]) / "ours.sig"))
+"""
+OURS_RESIGN = """
+import sys; from pathlib import Path
+from cli.reading import Reading
+from cli.sign import SignRequest, sign
+folder = Path(sys.argv[2])
+reading = Reading(cache=folder / "cache/digests")
+sign(SignRequest(Path(sys.argv[1]), folder / "key.pem", signature=folder / "ours.sig", reading=reading))
+"""
+ONE_SHARD = """
+import hashlib, sys
+with open(sys.argv[1], "rb") as file:
+    hashlib.file_digest(file, "sha256")
 """
 OURS_VERIFY = """
 import sys; from pathlib import Path
@@ -75,19 +92,23 @@ class Run:
     peak_mb: float
 
 
-def make_model(folder: Path, size_bytes: int) -> Path:
-    model = folder / f"model-{size_bytes}"
+def make_model(folder: Path, size_bytes: int, shards: int = SHARDS) -> Path:
+    model = folder / f"model-{size_bytes}-{shards}"
     model.mkdir(parents=True, exist_ok=True)
-    block = os.urandom(1 << 24)
-    for number in range(1, SHARDS + 1):
-        path = model / f"model-{number:05}-of-{SHARDS:05}.safetensors"
-        if not path.exists() or path.stat().st_size != size_bytes // SHARDS:
-            with open(path, "wb") as file:
-                left = size_bytes // SHARDS
-                while left:
-                    left -= file.write(block[:left])
+    for number in range(1, shards + 1):
+        path = model / f"model-{number:05}-of-{shards:05}.safetensors"
+        if not path.exists() or path.stat().st_size != size_bytes // shards:
+            write_shard(path, size_bytes // shards)
     (model / "config.json").write_text("{}")
     return model
+
+
+def write_shard(path: Path, size_bytes: int) -> None:
+    block = os.urandom(1 << 24)
+    with open(path, "wb") as file:
+        left = size_bytes
+        while left:
+            left -= file.write(block[:left])
 
 
 def make_key(folder: Path) -> None:
@@ -117,7 +138,10 @@ def main() -> int:
     )
     parser.add_argument("--gib", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--resign", action="store_true", help="sign a folder again of which one shard has changed")
     options = parser.parse_args()
+    if options.resign:
+        return resign(options.folder, int(options.gib * 2**30) // RESIGN_SHARD_BYTES, options.rounds)
     model = make_model(options.folder, int(options.gib * 2**30) // SHARDS * SHARDS)
     make_key(options.folder)
     arguments = (str(model), str(options.folder))
@@ -130,6 +154,28 @@ def main() -> int:
         for name, code in CONTENDERS.items():
             runs[name].append(measure(code, arguments))
     return report(runs)
+
+
+def resign(folder: Path, shards: int, rounds: int) -> int:
+    model = make_model(folder, shards * RESIGN_SHARD_BYTES, shards)
+    make_key(folder)
+    arguments = (str(model), str(folder))
+    time.sleep(2.5)  # files written within the last two seconds are not remembered
+    first = measure(OURS_RESIGN, arguments)
+    print(f"{model.name}: signed for the first time in {first.seconds:.2f} s")
+    changed = sorted(model.glob("*.safetensors"))[shards // 2]
+    missed = 0
+    for _ in range(rounds):
+        write_shard(changed, RESIGN_SHARD_BYTES)
+        again = measure(OURS_RESIGN, arguments)
+        shard = measure(ONE_SHARD, (str(changed),))
+        print(
+            f"signed again in {again.seconds:.2f} s (cpu {again.cpu_seconds:.2f}); "
+            f"to hash the changed shard alone takes {shard.seconds:.2f} s (cpu {shard.cpu_seconds:.2f})"
+        )
+        missed += line("signed again: beyond the shard, in s", again.seconds - shard.seconds, MAX_RESIGN_SECONDS)
+        missed += line("signed again: peak memory in MB", again.peak_mb, MAX_RSS_MB)
+    return 1 if missed else 0
 
 
 def report(runs: dict[str, list[Run]]) -> int:

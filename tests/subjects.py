@@ -33,6 +33,7 @@ from watermark.model.torch_state import load_state
 __all__ = [
     "Digits",
     "SentenceEncoder",
+    "digit_images",
     "digits_accuracy",
     "digits_cnn",
     "digits_twins",
@@ -90,7 +91,7 @@ class Digits:
 
 
 @cache
-def _digit_images() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def digit_images() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """1,797 images of 8 x 8 pixels from 0 to 1: (training images, labels, held-out images, labels), 3 to 1."""
     from sklearn.datasets import load_digits
 
@@ -119,7 +120,7 @@ def _digits_network() -> torch.nn.Module:
 
 def digits_cnn(seed: int, steps: int = 100) -> Digits:
     """Train a digit classifier from `seed`: initialisation and order of batches; about two seconds."""
-    images, labels, _, _ = _digit_images()
+    images, labels, _, _ = digit_images()
 
     def batches() -> Iterator[torch.Tensor]:
         stream = torch.Generator().manual_seed(seed)
@@ -138,7 +139,7 @@ def digits_cnn(seed: int, steps: int = 100) -> Digits:
 
 def digits_accuracy(state: State) -> float:
     """The share of held-out digits that the classifier of these weights names rightly."""
-    _, _, images, labels = _digit_images()
+    _, _, images, labels = digit_images()
     module = _digits_network()
     module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     with torch.inference_mode():

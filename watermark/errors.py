@@ -12,7 +12,21 @@
     │   ├── DigestError           bytes differ from what was signed; a file is missing or was added
     │   ├── UntrustedKeyError     signed by a key that the reader does not trust
     │   ├── RevokedKeyError       signed by a key at a log index from which it is revoked
+    │   ├── RetiredKeyError       signed by a key at a log index from which it is out of use
+    │   ├── ThresholdError        fewer of an owner's keys signed than the owner asks for
+    │   ├── KeyEventError         a change of an owner's keys that does not follow from what was before
+    │   ├── StaleViewError        the reader's trust file is too old to know of later revocations
     │   ├── ExpiredKeyError       a certificate or policy outside its time
+    │   ├── KeylessError          a signature through Sigstore, and one step of its proof fails
+    │   │   ├── IdentityError         another signer than the reader named
+    │   │   ├── IssuerError           another issuer vouched for the signer
+    │   │   ├── AuthorityError        no trusted certificate authority issued the certificate
+    │   │   ├── CertificateLogError   the certificate is not shown to be in a trusted certificate log
+    │   │   ├── UntrustedLogError     the signature stands in a log that the reader does not trust
+    │   │   ├── LogEntryError         the log entry is about another signature
+    │   │   ├── CheckpointError       the log did not sign the checkpoint
+    │   │   ├── PromiseError          the log did not promise what the bundle says
+    │   │   └── UnprovenTimeError     nothing that the reader trusts says when it was signed
     │   ├── InclusionError        an entry is not proved to be in the log
     │   ├── ConsistencyError      two views of the log do not agree
     │   ├── SplitViewError        two signed checkpoints of one log contradict each other
@@ -20,6 +34,7 @@
     ├── MarkError             a mark cannot be embedded or tested                    exit 2
     │   ├── CapacityError         too few carriers for the evidence asked for
     │   └── KeyMismatchError      secret, reference and commitment do not belong together
+    ├── KeyStoreError         a token or key service refused, or is closed           exit 4
     └── RegistryError         the registry could not do it                           exit 4
         ├── ConflictError         it holds something else under this name already    exit 1
         ├── NotAuthorizedError
@@ -42,10 +57,12 @@ class WeightmarkError(Exception):
     exit_code = 4
     default_hint = "run again with --json and report the document if this looks wrong"
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        """`message` names the input that is at fault; `hint` says what to do next."""
+    def __init__(self, message: str, *, hint: str | None = None, code: str | None = None) -> None:
+        """`message` names the input that is at fault; `hint` says what to do next; `code` is finer than the class's."""
         super().__init__(message)
         self.hint = hint if hint is not None else self.default_hint
+        if code is not None:
+            self.code = code
 
 
 class InputError(WeightmarkError):
@@ -124,10 +141,107 @@ class RevokedKeyError(VerificationError):
     code = "revoked-key"
 
 
+class RetiredKeyError(VerificationError):
+    """Signed by a key at a log index from which that key is out of use."""
+
+    code = "retired-key"
+    default_hint = "sign with a current key of the owner; see `weightmark keys list`"
+
+
+class ThresholdError(VerificationError):
+    """Fewer of an owner's keys signed than the owner asks for."""
+
+    code = "threshold"
+    default_hint = "have more of the owner's keys sign, then try again"
+
+
+class KeyEventError(VerificationError):
+    """A change of an owner's keys that does not follow from what was before."""
+
+    code = "key-event"
+    default_hint = "make the change again from the present state of the keys; see `weightmark keys list`"
+
+
+class StaleViewError(VerificationError):
+    """The reader's trust file is too old to know of later revocations."""
+
+    code = "stale-view"
+    default_hint = "ask the owner for a fresh trust file; he makes one with `weightmark keys export`"
+
+
 class ExpiredKeyError(VerificationError):
     """A certificate or policy used outside its time."""
 
     code = "expired-key"
+
+
+class KeylessError(VerificationError):
+    """A signature made through Sigstore, and one step of its proof does not hold."""
+
+    code = "keyless"
+
+
+class IdentityError(KeylessError):
+    """Signed by somebody else than the reader named."""
+
+    code = "identity"
+    default_hint = "compare the names; if this is the signer you expect, pass it with --identity exactly as shown"
+
+
+class IssuerError(KeylessError):
+    """The signer's name was vouched for by another issuer than the reader named."""
+
+    code = "issuer"
+    default_hint = "compare the addresses; a name means something only together with who vouches for it (--issuer)"
+
+
+class AuthorityError(KeylessError):
+    """No certificate authority that the reader trusts issued the certificate."""
+
+    code = "authority"
+    default_hint = "pass the trusted_root.json of the Sigstore instance that the signer used"
+
+
+class CertificateLogError(KeylessError):
+    """The certificate is not shown to be in a certificate log that the reader trusts."""
+
+    code = "certificate-log"
+    default_hint = "nobody could have noticed this certificate: ask the signer to sign again"
+
+
+class UntrustedLogError(KeylessError):
+    """The signature stands in a log that the reader does not trust."""
+
+    code = "untrusted-log"
+    default_hint = "pass a current trusted_root.json of the Sigstore instance that the signer used"
+
+
+class LogEntryError(KeylessError):
+    """The log entry is about another signature, or of a kind that says nothing about one."""
+
+    code = "log-entry"
+    default_hint = "do not use the model; ask its signer for the bundle as it was made"
+
+
+class CheckpointError(KeylessError):
+    """The log's checkpoint is not signed by the log."""
+
+    code = "checkpoint"
+    default_hint = "keep the bundle: if the log did sign something else, this is evidence against it"
+
+
+class PromiseError(KeylessError):
+    """The log's promise (signed entry timestamp) is not about this entry at this time."""
+
+    code = "promise"
+    default_hint = "do not use the model; ask its signer for the bundle as it was made"
+
+
+class UnprovenTimeError(KeylessError):
+    """Nothing that the reader trusts says when it was signed, so a short-lived certificate proves nothing."""
+
+    code = "no-time"
+    default_hint = "ask the signer for a bundle with an RFC 3161 time stamp by an authority of your trusted root"
 
 
 class InclusionError(VerificationError):
@@ -176,6 +290,14 @@ class KeyMismatchError(MarkError):
 
     code = "key-mismatch"
     default_hint = "use the reference and the secret of this very release"
+
+
+class KeyStoreError(WeightmarkError):
+    """A key that is kept elsewhere (a token, a cloud's key service) cannot be used; nothing was signed with it."""
+
+    code = "key-store"
+    exit_code = 4
+    default_hint = "see docs/keys.md, and `weightmark keys list` for where the keys of your home are"
 
 
 class RegistryError(WeightmarkError):

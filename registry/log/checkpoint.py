@@ -1,7 +1,8 @@
 """Checkpoints: the log's signed statement of its size and root, as C2SP tlog-checkpoint v1.0.0 defines them.
 
-A checkpoint is a signed note whose text is the origin, the size and the base64 root; the key that signs it is named
-like the origin. Knows no proofs and keeps no state: whether one checkpoint continues another is `merkle`'s to say.
+A checkpoint is a signed note whose text is the origin, the size and the base64 root; the keys that sign it are named
+like the origin: Ed25519 over the text and, where the log has one, ML-DSA-44 over the tree head (see `subtree`). Knows
+no proofs and keeps no state: whether one checkpoint continues another is `merkle`'s to say.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ from registry.log.decimal_text import read_decimal
 from registry.log.merkle import HASH_BYTES
 from registry.log.note import (
     ED25519_NOTE,
+    ML_DSA_44_COSIGNATURE,
     Note,
     NoteSigner,
     NoteVerifier,
+    RawSigner,
     check_name,
     parse_note,
     read_vkey,
+    unambiguous,
     verify_note,
 )
+from registry.log.subtree import sign_subtree, verify_subtree
 from registry.signing.encoding import from_base64, to_base64
 from watermark.errors import DocumentError, UntrustedKeyError
 
@@ -54,14 +59,21 @@ def parse_checkpoint(text: str) -> Checkpoint:
     return Checkpoint(origin, read_decimal(size, what=f"size of the checkpoint of {origin}"), root, tuple(extensions))
 
 
-def sign_checkpoint(checkpoint: Checkpoint, signer: NoteSigner) -> bytes:
+def sign_checkpoint(
+    checkpoint: Checkpoint, signer: NoteSigner, *, second: RawSigner | None = None, time: int = 0
+) -> bytes:
     """Sign a checkpoint into its note; the signer must be named like the origin (C2SP tlog-checkpoint).
 
-    The caller answers for the one promise that matters: never sign two checkpoints that contradict each other.
+    With `second`, an ML-DSA-44 key, its line follows, stating `time` (POSIX seconds). Readers that do not know the key
+    pass it over. The caller answers for the one promise that matters: never sign two checkpoints that contradict each
+    other.
     """
     if signer.name != checkpoint.origin:
         raise DocumentError(f"checkpoint of {checkpoint.origin}: cannot be signed under the name {signer.name}")
-    return Note(checkpoint.text(), (signer.sign(checkpoint.text()),)).encode()
+    lines = [signer.sign(checkpoint.text())]
+    if second is not None:
+        lines.append(sign_subtree(signer.name, second, time, checkpoint.origin, checkpoint.size, checkpoint.root))
+    return Note(checkpoint.text(), tuple(lines)).encode()
 
 
 def read_checkpoint(data: bytes, vkeys: Sequence[str]) -> Checkpoint:
@@ -74,10 +86,31 @@ def read_checkpoint(data: bytes, vkeys: Sequence[str]) -> Checkpoint:
 
 
 def verify_checkpoint(note: Note, verifiers: Sequence[NoteVerifier]) -> Checkpoint:
-    """Verify a parsed note as a checkpoint: one trusted log key whose name equals the origin must have signed it."""
+    """Verify a parsed note as a checkpoint: trusted log keys whose name equals the origin must have signed it.
+
+    Who trusts an Ed25519 and an ML-DSA-44 key of one log asks for both signatures: were one enough, whoever breaks the
+    weaker algorithm would leave the other line out.
+    """
     checkpoint = parse_checkpoint(note.text)
-    own = tuple(key for key in verifiers if key.algorithm == ED25519_NOTE and key.name == checkpoint.origin)
-    if not own:
+    own = [key for key in verifiers if key.name == checkpoint.origin]
+    plain = tuple(key for key in own if key.algorithm == ED25519_NOTE)
+    subtree = tuple(key for key in own if key.algorithm == ML_DSA_44_COSIGNATURE)
+    if not plain and not subtree:
         raise UntrustedKeyError(f"checkpoint of {checkpoint.origin}: no trusted key has this name")
-    verify_note(note, own)
+    if plain:
+        verify_note(note, plain)
+    if subtree:
+        _verify_second(note, checkpoint, subtree)
     return checkpoint
+
+
+def _verify_second(note: Note, checkpoint: Checkpoint, verifiers: Sequence[NoteVerifier]) -> None:
+    known = unambiguous(verifiers)
+    found = [(line, known[line.name, line.key_id]) for line in note.signatures if (line.name, line.key_id) in known]
+    if not found:
+        raise UntrustedKeyError(
+            f"checkpoint of {checkpoint.origin}: not signed with the ML-DSA-44 key that is trusted for this log",
+            hint="fetch the checkpoint or proof again from the log: its second signature was left out",
+        )
+    for line, verifier in found:
+        verify_subtree(line, verifier, checkpoint.origin, checkpoint.size, checkpoint.root)

@@ -97,9 +97,20 @@ def consistency_proof(old_size: int, new_size: int, reader: HashReader) -> tuple
 
 def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes], root: bytes) -> None:
     """Check that `leaf` (a leaf hash) stands at `index` below `root`, or raise InclusionError (RFC 9162 2.1.3.2)."""
+    if len(root) != HASH_BYTES:
+        raise InclusionError(f"the proof for entry {index} holds a hash that is not {HASH_BYTES} bytes")
+    if not hmac.compare_digest(proven_root(index, size, leaf, proof), root):
+        raise InclusionError(f"the proof for entry {index} of {size} does not lead to the root")
+
+
+def proven_root(index: int, size: int, leaf: bytes, proof: Sequence[bytes]) -> bytes:
+    """Compute the root to which a proof leads `leaf` at `index`; whether it is the log's root is not known here.
+
+    Raises InclusionError for a proof that does not have the form of one for this index and size.
+    """
     if not 0 <= index < size <= MAX_SIZE:
         raise InclusionError(f"entry {index} cannot be in a log of {size} entries")
-    if any(len(part) != HASH_BYTES for part in (leaf, root, *proof)):
+    if any(len(part) != HASH_BYTES for part in (leaf, *proof)):
         raise InclusionError(f"the proof for entry {index} holds a hash that is not {HASH_BYTES} bytes")
     node, last, computed = index, size - 1, leaf
     for part in proof:
@@ -114,8 +125,7 @@ def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes],
         node, last = node >> 1, last >> 1
     if last != 0:
         raise InclusionError(f"the proof for entry {index} of {size} is too short")
-    if not hmac.compare_digest(computed, root):
-        raise InclusionError(f"the proof for entry {index} of {size} does not lead to the root")
+    return computed
 
 
 def verify_consistency(old_size: int, new_size: int, proof: Sequence[bytes], old_root: bytes, new_root: bytes) -> None:

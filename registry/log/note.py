@@ -1,9 +1,9 @@
 """Signed notes and verifier keys, as C2SP signed-note v1.0.0 defines them.
 
 A note is text that ends in a newline, an empty line, and signature lines. A verifier key ("vkey") is one line of text
-that binds a name, an algorithm and a public key. Ed25519 notes (type 0x01) and Ed25519 cosignatures (type 0x04, see
-`cosignature`) are understood; the algorithm byte travels with every key, so that others can follow. Knows nothing of
-checkpoints: the text of a note is opaque here.
+that binds a name, an algorithm and a public key. Ed25519 notes (type 0x01), Ed25519 cosignatures (type 0x04, see
+`cosignature`) and ML-DSA-44 signatures of tree heads (type 0x06, see `subtree`) are understood; the algorithm byte
+travels with every key, so that others can follow. Knows nothing of checkpoints: the text of a note is opaque here.
 """
 
 from __future__ import annotations
@@ -16,37 +16,44 @@ from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 
 from registry.signing.ed25519_points import check_ed25519_point
 from registry.signing.encoding import from_base64, to_base64
-from watermark.errors import DocumentError, LimitError, SignatureError, UntrustedKeyError
+from watermark.errors import DocumentError, InputError, LimitError, SignatureError, UntrustedKeyError
 
 ED25519_NOTE = 0x01
 ED25519_COSIGNATURE = 0x04
+ML_DSA_44_COSIGNATURE = 0x06
 MAX_NOTE_BYTES = 1 << 20
 MAX_SIGNATURES = 64
 
+_ML_DSA_44_PUBLIC_BYTES = 1312  # FIPS 204 table 2
 _MARK = "\u2014 "
 _CONTROL = re.compile(rb"[\x00-\x09\x0b-\x1f]")
 
 
 class RawPublicKey(Protocol):
-    """A public key that can give its raw bytes (32 for Ed25519)."""
+    """A public key that can give its raw bytes (32 for Ed25519, 1312 for ML-DSA-44)."""
 
     @property
     def raw(self) -> bytes:
-        """The key as RFC 8032 encodes it."""
+        """The key as RFC 8032 or FIPS 204 encodes it."""
 
 
-class Ed25519Key(Protocol):
-    """An Ed25519 signing key, wherever it is kept."""
+class RawSigner(Protocol):
+    """A signing key whose public half has a raw form, wherever it is kept."""
 
     @property
     def public(self) -> RawPublicKey:
         """The public half."""
 
     def sign(self, message: bytes) -> bytes:
-        """Sign the message itself (pure Ed25519): 64 bytes."""
+        """Sign the message itself: 64 bytes of pure Ed25519, 2420 of ML-DSA-44."""
+
+
+#: A `RawSigner` that is Ed25519.
+Ed25519Key = RawSigner
 
 
 @dataclass(frozen=True)
@@ -93,9 +100,10 @@ class NoteVerifier:
         return f"{self.name}+{self.key_id.hex()}+{to_base64(bytes([self.algorithm]) + self.public)}"
 
     def verify(self, message: bytes, signature: bytes) -> None:
-        """Check 64 signature bytes over the message, or raise SignatureError naming the key."""
+        """Check signature bytes over the message, or raise SignatureError naming the key."""
+        key = MLDSA44PublicKey if self.algorithm == ML_DSA_44_COSIGNATURE else Ed25519PublicKey
         try:
-            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, message)
+            key.from_public_bytes(self.public).verify(signature, message)
         except InvalidSignature as error:
             raise SignatureError(f"the signature of {self.name} does not verify") from error
 
@@ -139,10 +147,18 @@ def read_vkey(vkey: str) -> NoteVerifier:
         raise DocumentError(f"verifier key {vkey[:80]!r}: not of the form NAME+ID+BASE64")
     check_name(name)
     raw = from_base64(material, what=f"verifier key of {name}")
-    if not raw or raw[0] not in (ED25519_NOTE, ED25519_COSIGNATURE):
+    if not raw or raw[0] not in (ED25519_NOTE, ED25519_COSIGNATURE, ML_DSA_44_COSIGNATURE):
         kind = f"0x{raw[0]:02x}" if raw else "missing"
-        raise DocumentError(f"verifier key of {name}: algorithm {kind} is not supported (Ed25519 is: 0x01 and 0x04)")
-    check_ed25519_point(raw[1:])
+        raise DocumentError(
+            f"verifier key of {name}: algorithm {kind} is not supported (Ed25519, 0x01 and 0x04, is, and "
+            "ML-DSA-44, 0x06)"
+        )
+    if raw[0] != ML_DSA_44_COSIGNATURE:
+        check_ed25519_point(raw[1:])
+    elif len(raw) != 1 + _ML_DSA_44_PUBLIC_BYTES:
+        raise InputError(
+            f"verifier key of {name}: an ML-DSA-44 key has {_ML_DSA_44_PUBLIC_BYTES} bytes, not {len(raw) - 1}"
+        )
     verifier = NoteVerifier(name, raw[0], raw[1:])
     if verifier.key_id.hex() != key_id:
         raise DocumentError(f"verifier key of {name}: the key id {key_id[:16]!r} does not belong to this key")

@@ -14,7 +14,14 @@ from dataclasses import dataclass, field
 from registry.log.checkpoint import Checkpoint, verify_checkpoint
 from registry.log.cosignature import Cosignature, verify_cosignatures
 from registry.log.decimal_text import read_decimal
-from registry.log.note import ED25519_COSIGNATURE, ED25519_NOTE, NoteVerifier, parse_note, read_vkey
+from registry.log.note import (
+    ED25519_COSIGNATURE,
+    ED25519_NOTE,
+    ML_DSA_44_COSIGNATURE,
+    NoteVerifier,
+    parse_note,
+    read_vkey,
+)
 from watermark.errors import DocumentError, UntrustedKeyError
 
 _SEPARATOR = re.compile(r"[ \t]+")
@@ -23,7 +30,7 @@ NO_QUORUM = "none"
 
 @dataclass(frozen=True)
 class Log:
-    """A trusted log: its verifier and, if given, where it is served."""
+    """A trusted key of a log and, if given, where the log is served. A log with two keys has two of these."""
 
     verifier: NoteVerifier
     url: str | None = None
@@ -72,6 +79,14 @@ class Policy:
             )
         return checkpoint, cosignatures
 
+    def agreed_at(self, cosignatures: Collection[Cosignature]) -> int | None:
+        """When the quorum had agreed, by its witnesses' clocks (POSIX seconds); None without one, or short of it."""
+        for time in sorted({one.time for one in cosignatures}):
+            keys = {one.verifier for one in cosignatures if one.time <= time}
+            if self.quorum in self._reached({witness.name for witness in self.witnesses if witness.verifier in keys}):
+                return time
+        return None
+
     def _reached(self, agreed: Collection[str]) -> set[str]:
         """The witnesses and groups that agree; groups stand after their members, so one pass is enough."""
         reached = set(agreed)
@@ -116,13 +131,14 @@ def parse_policy(text: str) -> Policy:
 def _read_log(draft: _Draft, words: list[str], where: str) -> None:
     if len(words) not in (1, 2):
         raise DocumentError(f"{where}: log takes a verifier key and perhaps a URL")
-    draft.logs.append(Log(_new_key(draft, words[0], ED25519_NOTE, where), words[1] if len(words) > 1 else None))
+    verifier = _new_key(draft, words[0], (ED25519_NOTE, ML_DSA_44_COSIGNATURE), where)
+    draft.logs.append(Log(verifier, words[1] if len(words) > 1 else None))
 
 
 def _read_witness(draft: _Draft, words: list[str], where: str) -> None:
     if len(words) not in (2, 3):
         raise DocumentError(f"{where}: witness takes a name, a verifier key and perhaps a URL")
-    verifier = _new_key(draft, words[1], ED25519_COSIGNATURE, where)
+    verifier = _new_key(draft, words[1], (ED25519_COSIGNATURE, ML_DSA_44_COSIGNATURE), where)
     name = _new_name(draft, words[0], where)
     draft.witnesses.append(Witness(name, verifier, words[2] if len(words) > 2 else None))
 
@@ -161,9 +177,9 @@ def _new_name(draft: _Draft, name: str, where: str) -> str:
     return name
 
 
-def _new_key(draft: _Draft, vkey: str, algorithm: int, where: str) -> NoteVerifier:
+def _new_key(draft: _Draft, vkey: str, algorithms: Collection[int], where: str) -> NoteVerifier:
     verifier = read_vkey(vkey)
-    if verifier.algorithm != algorithm:
+    if verifier.algorithm not in algorithms:
         raise DocumentError(f"{where}: the key of {verifier.name} is of type 0x{verifier.algorithm:02x}")
     if verifier.public in draft.keys:
         raise DocumentError(f"{where}: the key of {verifier.name} stands in this policy already")

@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from registry.signing import dsse
+from registry.signing import dsse, refusals
 from registry.signing.encoding import from_base64, to_base64
 from registry.signing.keys import PublicKey
 from registry.signing.strict_json import MAX_BUNDLE_BYTES, as_object, dumps, loads, member
+from registry.signing.timestamps import MAX_STAMPS
+from registry.sigstore.entries import TlogEntry, read_entries
 from watermark.errors import DocumentError
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -62,6 +64,8 @@ class Bundle:
 
     envelope: dsse.Envelope
     material: Material
+    stamps: tuple[bytes, ...] = ()  # RFC 3161 responses (DER) over the bytes of the signature
+    log_entries: tuple[TlogEntry, ...] = ()  # of keyless signatures; those of others say nothing that we use
 
 
 def write_bundle(bundle: Bundle) -> bytes:
@@ -76,7 +80,7 @@ def write_bundle(bundle: Bundle) -> bytes:
     return dumps(
         {
             "mediaType": MEDIA_TYPE,
-            "verificationMaterial": {**material, "tlogEntries": []},
+            "verificationMaterial": {**material, "tlogEntries": [], **_stamp_fields(bundle.stamps)},
             "dsseEnvelope": dsse.to_dict(bundle.envelope),
         }
     )
@@ -91,24 +95,21 @@ def read_bundle(data: bytes, *, what: str = _WHAT) -> Bundle:
     fields = as_object(document, what, allowed=("mediaType", "verificationMaterial", "dsseEnvelope"))
     media_type = member(fields, "mediaType", str, what)
     if media_type != MEDIA_TYPE:
-        raise DocumentError(f"{what} is of the media type {media_type!r}; only {MEDIA_TYPE} is read")
-    material = _read_material(member(fields, "verificationMaterial", dict, what), what)
+        raise refusals.MEDIA_TYPE(f"{what} is of the media type {media_type!r}; only {MEDIA_TYPE} is read")
+    side_fields = member(fields, "verificationMaterial", dict, what)
+    material, stamps = _read_material(side_fields, what), _read_stamps(side_fields, what)
     envelope = dsse.from_dict(member(fields, "dsseEnvelope", dict, what), what=f"the envelope of {what}")
     if len(envelope.signatures) != 1:  # other verifiers look at the first one only, and must not differ from us
-        raise DocumentError(f"{what} has {len(envelope.signatures)} signatures; exactly one is read")
-    return Bundle(envelope, material)
+        raise refusals.SIGNATURE_COUNT(f"{what} has {len(envelope.signatures)} signatures; exactly one is read")
+    return Bundle(envelope, material, stamps, _read_log_entries(side_fields, material, what))
 
 
 def _read_material(fields: dict[str, Any], what: str) -> Material:
     name = f"the verification material of {what}"
     as_object(fields, name, allowed=(*_KINDS, *_SIDE_FIELDS))
-    if "tlogEntries" in fields:
-        member(fields, "tlogEntries", list, name)
-    if "timestampVerificationData" in fields:
-        member(fields, "timestampVerificationData", dict, name)
     kinds = [kind for kind in _KINDS if kind in fields]
     if len(kinds) != 1:
-        raise DocumentError(f"{name} must hold exactly one of {', '.join(_KINDS)}")
+        raise refusals.MATERIAL_FORM(f"{name} must hold exactly one of {', '.join(_KINDS)}")
     content = member(fields, kinds[0], dict, name)
     if kinds[0] == "publicKey":
         return _read_key(content, name)
@@ -117,8 +118,36 @@ def _read_material(fields: dict[str, Any], what: str) -> Material:
     as_object(content, name, allowed=("certificates",))
     listed = member(content, "certificates", list, name)
     if not 1 <= len(listed) <= MAX_CERTIFICATES:
-        raise DocumentError(f"{name} holds {len(listed)} certificates; 1 to {MAX_CERTIFICATES} are read")
+        raise refusals.MATERIAL_FORM(f"{name} holds {len(listed)} certificates; 1 to {MAX_CERTIFICATES} are read")
     return CertificateMaterial(tuple(_raw_bytes(as_object(one, name), name) for one in listed))
+
+
+def _read_log_entries(fields: dict[str, Any], material: Material, what: str) -> tuple[TlogEntry, ...]:
+    listed = member(fields, "tlogEntries", list, what) if "tlogEntries" in fields else []
+    return read_entries(listed, what) if isinstance(material, KeylessMaterial) else ()
+
+
+def _stamp_fields(stamps: tuple[bytes, ...]) -> dict[str, Any]:
+    if not stamps:
+        return {}
+    listed = [{"signedTimestamp": to_base64(stamp)} for stamp in stamps]
+    return {"timestampVerificationData": {"rfc3161Timestamps": listed}}
+
+
+def _read_stamps(fields: dict[str, Any], what: str) -> tuple[bytes, ...]:
+    """The time stamps as bytes; whether they are any, and whose, is judged by `timestamps`."""
+    name = f"the time stamps of {what}"
+    if fields.get("timestampVerificationData") is None:
+        return ()
+    data = as_object(fields["timestampVerificationData"], name, allowed=("rfc3161Timestamps",))
+    listed = member(data, "rfc3161Timestamps", list, name) if data else []
+    if len(listed) > MAX_STAMPS:
+        raise DocumentError(f"{name}: {len(listed)} of them; at most {MAX_STAMPS} are read")
+    stamps = []
+    for one in listed:
+        text = member(as_object(one, name, allowed=("signedTimestamp",)), "signedTimestamp", str, name)
+        stamps.append(from_base64(text, what=name, url_safe=True))
+    return tuple(stamps)
 
 
 def _read_key(content: dict[str, Any], name: str) -> KeyMaterial:

@@ -7,6 +7,7 @@ bundle, and no system store is asked.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,11 +16,13 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from registry.signing import refusals
 from registry.signing.keys import PublicKey, enrol
-from watermark.errors import DocumentError, ExpiredKeyError, InputError, SignatureError, UntrustedKeyError
+from watermark.errors import InputError, SignatureError
 
 
 @dataclass(frozen=True)
@@ -38,23 +41,28 @@ def verify_chain(chain: Sequence[bytes], roots: Sequence[x509.Certificate], at: 
     signing.
     """
     if not roots:
-        raise UntrustedKeyError("no root certificate was given to verify the signer with")
-    leaf, *others = [_load_der(der) for der in chain]
+        raise refusals.NO_ROOTS("no root certificate was given to verify the signer with")
+    leaf, *others = [load_certificate(der) for der in chain]
     for certificate in (leaf, *others):
         _check_time(certificate, at)
-    policy = verification.PolicyBuilder().store(verification.Store(list(roots))).time(at)
-    verifier = policy.extension_policies(ca_policy=_ISSUERS, ee_policy=_SIGNERS).build_client_verifier()
-    try:
-        path = verifier.verify(leaf, others).chain
-    except verification.VerificationError as error:
-        raise UntrustedKeyError(
-            f"the certificate of {_name(leaf)} does not lead to a root that you trust: {error}",
-            hint="pass the root certificate of the signer's organisation with --root",
-        ) from error
-    for certificate in path:
+    for certificate in find_path(leaf, others, roots, at):
         _check_time(certificate, at)
     _check_usage(leaf)
     return TrustedSigner(public_key_of(leaf), _name(leaf))
+
+
+def find_path(
+    leaf: x509.Certificate, others: Sequence[x509.Certificate], roots: Sequence[x509.Certificate], at: datetime
+) -> tuple[x509.Certificate, ...]:
+    """The path from `leaf` over `others` to one of `roots` as of `at`, both ends included; else UntrustedKeyError."""
+    policy = verification.PolicyBuilder().store(verification.Store(list(roots))).time(at)
+    verifier = policy.extension_policies(ca_policy=_ISSUERS, ee_policy=_SIGNERS).build_client_verifier()
+    try:
+        return tuple(verifier.verify(leaf, list(others)).chain)
+    except (verification.VerificationError, x509.UnsupportedGeneralNameType) as error:
+        raise refusals.CERTIFICATE_PATH(
+            f"the certificate of {_name(leaf)} does not lead to a root that you trust: {error}"
+        ) from error
 
 
 def check_signing_chain(chain: Sequence[x509.Certificate], key: PublicKey) -> tuple[bytes, ...]:
@@ -115,31 +123,64 @@ _ISSUERS = (
 _SIGNERS = verification.ExtensionPolicy.permit_all()
 
 
-def _load_der(der: bytes) -> x509.Certificate:
+_BROKEN = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+
+
+def load_certificate(der: bytes, *, what: str = "a certificate of the bundle") -> x509.Certificate:
+    """Read a certificate in DER with all its extensions; DocumentError for a broken one."""
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        _ = certificate.extensions  # parsed lazily; a broken one must fail here
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
-        raise DocumentError(f"the bundle holds a broken certificate: {error}") from error
+        with warnings.catch_warnings():  # RFC 5280 4.1.2.2: serial numbers below 1 are wrong and to be borne with
+            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            certificate = x509.load_der_x509_certificate(der)
+        # Parsed lazily; whatever is broken must fail here.
+        _ = (certificate.extensions, certificate.subject, certificate.issuer, certificate.not_valid_before_utc)
+        _ = certificate.not_valid_after_utc
+    except _BROKEN as error:
+        raise refusals.CERTIFICATE_FORM(f"{what} is broken: {error}") from error
     return certificate
 
 
 def _check_time(certificate: x509.Certificate, at: datetime) -> None:
     first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if not first <= at <= last:
-        state = "is not valid yet" if at < first else "has expired"
-        raise ExpiredKeyError(f"the certificate of {_name(certificate)} {state} (valid {first:%F} to {last:%F})")
+        early = at < first
+        refusal = refusals.CERTIFICATE_NOT_YET_VALID if early else refusals.CERTIFICATE_EXPIRED
+        state = "is not valid yet" if early else "has expired"
+        raise refusal(f"the certificate of {_name(certificate)} {state} (valid {first:%F} to {last:%F})")
+
+
+def check_code_signing(chain: Sequence[bytes], roots: Sequence[x509.Certificate]) -> None:
+    """Demand ExtendedKeyUsage codeSigning of the signer's certificate, unless the reader named that very one as a root.
+
+    Stricter than OMS v1.0's text, which is content with KeyUsage digitalSignature; its conformance suite asks for it.
+    """
+    leaf = load_certificate(chain[0])
+    if leaf not in roots and not _is_for_code(leaf):
+        raise refusals.CERTIFICATE_USAGE(f"the certificate of {_name(leaf)} is not made for signing code")
 
 
 def _check_usage(leaf: x509.Certificate) -> None:
-    """OMS v1.0: KeyUsage digitalSignature or ExtendedKeyUsage codeSigning."""
+    """OMS v1.0: KeyUsage digitalSignature or ExtendedKeyUsage codeSigning; RFC 5280 4.2.1.12: no other purpose."""
+    for_code = _is_for_code(leaf)
+    may_sign = any(isinstance(one.value, x509.KeyUsage) and one.value.digital_signature for one in leaf.extensions)
+    if for_code or (for_code is None and may_sign):
+        return
+    raise refusals.CERTIFICATE_USAGE(f"the certificate of {_name(leaf)} is not made for signing")
+
+
+def _is_for_code(leaf: x509.Certificate) -> bool | None:
+    """Whether its extended key usages hold codeSigning; None when it has none, so that nothing is restricted."""
     for extension in leaf.extensions:
-        value = extension.value
-        if isinstance(value, x509.KeyUsage) and value.digital_signature:
-            return
-        if isinstance(value, x509.ExtendedKeyUsage) and ExtendedKeyUsageOID.CODE_SIGNING in value:
-            return
-    raise SignatureError(f"the certificate of {_name(leaf)} is not made for signing")
+        if isinstance(extension.value, x509.ExtendedKeyUsage):
+            return ExtendedKeyUsageOID.CODE_SIGNING in extension.value
+    return None
 
 
 def _name(certificate: x509.Certificate) -> str:

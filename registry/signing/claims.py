@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from registry.signing import dsse
 from registry.signing.bundle import Bundle, KeyMaterial, read_bundle, write_bundle
-from registry.signing.keys import PrivateKey, PublicKey
+from registry.signing.keys import PublicKey
+from registry.signing.signer import Signer
 from registry.signing.statement import Statement, build_statement, parse_statement
 from registry.signing.strict_json import MAX_BUNDLE_BYTES
 from watermark.errors import DigestError, DocumentError, SignatureError, UntrustedKeyError
@@ -42,8 +43,8 @@ class VerifiedClaim:
     pae_sha256: bytes
 
 
-def make_claim(statement: Statement, key: PrivateKey) -> bytes:
-    """Sign a statement into one line (without line end); ECDSA makes the same line each time."""
+def make_claim(statement: Statement, key: Signer) -> bytes:
+    """Sign a statement into one line (without line end); a key in a file makes the same line each time."""
     envelope = dsse.sign(build_statement(statement), dsse.IN_TOTO_PAYLOAD_TYPE, key)
     return write_bundle(Bundle(envelope, KeyMaterial(key.public.key_id)))
 

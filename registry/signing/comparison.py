@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from registry.signing.digest_cache import DigestCache
 from registry.signing.files import ModelFile, ModelTree
 from registry.signing.hashing import Progress, Span, hash_spans, shards, whole_files
 from registry.signing.keys import PublicKey
@@ -23,7 +24,9 @@ from registry.signing.manifest import (
     ignored_below_root,
     split_shard_name,
 )
-from watermark.errors import DigestError, DocumentError, InputError
+from registry.signing.refusals import ADDED, CHANGED, MISSING, RESOURCE_FORM
+from registry.signing.timestamps import NO_STAMPS, StampsFound
+from watermark.errors import InputError
 
 _NAMED_IN_ERRORS = 5
 
@@ -36,6 +39,7 @@ class SignedManifest:
     pae_sha256: bytes
     key: PublicKey
     signed_by: str
+    stamps: StampsFound = NO_STAMPS  # on the bytes of the signature
 
     @property
     def key_id(self) -> str:
@@ -72,15 +76,19 @@ def compare(
     ignore: Sequence[str] = (),
     ignore_unsigned_files: bool = False,
     signature_path: Path | None = None,
+    links_below: Path | None = None,
+    cache: DigestCache | None = None,
     progress: Progress | None = None,
 ) -> VerifiedModel:
     """Compare the files at `path` with a verified manifest: all there, none changed, none added.
 
     Raises DigestError naming the files. Missing and added files are found before anything is hashed, so that a stray
-    file in a huge model is reported at once. With `ignore_unsigned_files` only the listed files are looked at.
+    file in a huge model is reported at once. With `ignore_unsigned_files` only the listed files are looked at. With
+    `links_below` links to files below that folder count as those files. Every byte is read, unless a `cache` is given:
+    what it knows is then believed, and only what the file system admits to have changed is read.
     """
     manifest = signed.manifest
-    with ModelTree(path) as tree:
+    with ModelTree(path, links_below=links_below) as tree:
         expected = _expected_digests(manifest, tree)
         ignored = {*DEFAULT_IGNORED, *ignored_below_root(manifest.serialization.ignore_paths)}
         ignored |= {_check_unsigned(check_ignore(one), expected) for one in ignore}
@@ -96,11 +104,13 @@ def compare(
         if ignore_unsigned_files:
             spans, added = [span for span in spans if span.name in expected], []
         if missing or added:
-            raise DigestError("; ".join(_complaint("missing", missing) + _complaint("not in the signature", added)))
-        actual = hash_spans(tree, spans, hash_type=manifest.serialization.hash_type, progress=progress)
+            refusal = MISSING if missing else ADDED
+            raise refusal("; ".join(_complaint("missing", missing) + _complaint("not in the signature", added)))
+        hash_type = manifest.serialization.hash_type
+        actual = hash_spans(tree, spans, hash_type=hash_type, progress=progress, cache=cache)
     changed = sorted(name for name, digest in actual.items() if digest != expected[name])
     if changed:
-        raise DigestError("; ".join(_complaint("changed since it was signed", changed)))
+        raise CHANGED("; ".join(_complaint("changed since it was signed", changed)))
     return VerifiedModel(
         root=manifest.root,
         listed_root=manifest.listed_root,
@@ -126,7 +136,7 @@ def _expected_digests(manifest: Manifest, tree: ModelTree) -> dict[str, bytes]:
     if "." in names:
         # model-signing names the file of a single-file model "."; in a folder that name means nothing.
         if not tree.is_single_file or len(names) != 1:
-            raise DocumentError("the model signature lists the path '.' beside other files or for a folder")
+            raise RESOURCE_FORM("the model signature lists the path '.' beside other files or for a folder")
         return {tree.name: manifest.resources[0].digest}
     return {resource.name: resource.digest for resource in manifest.resources}
 
@@ -134,13 +144,12 @@ def _expected_digests(manifest: Manifest, tree: ModelTree) -> dict[str, bytes]:
 def _listed_files(tree: ModelTree, manifest: Manifest, expected: Mapping[str, bytes]) -> tuple[ModelFile, ...]:
     if tree.is_single_file:
         return tree.enumerate(())
-    if manifest.serialization.allow_symlinks:
-        return tree.enumerate((), allow_symlinks=True)
+    allow_symlinks = manifest.serialization.allow_symlinks
     sharded = manifest.serialization.method == SHARDS
     found = []
     for name in {split_shard_name(name)[0] if sharded else name for name in expected}:
         try:
-            found.append(tree.stat(name))
+            found.append(tree.find(name, allow_symlinks=allow_symlinks))
         except (FileNotFoundError, NotADirectoryError):
             continue  # reported as missing by the caller, with all the others
     return tuple(found)

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.signing.encoding import from_base64, to_base64
-from registry.signing.keys import PrivateKey, PublicKey
+from registry.signing.keys import PublicKey
+from registry.signing.refusals import SIGNATURE_COUNT
+from registry.signing.signer import Signer
 from registry.signing.strict_json import as_object, member
-from watermark.errors import DocumentError, SignatureError, UntrustedKeyError
+from watermark.errors import SignatureError, UntrustedKeyError
 
 IN_TOTO_PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_SIGNATURES = 16
@@ -61,7 +63,7 @@ class Verified:
     key: PublicKey
 
 
-def sign(payload: bytes, payload_type: str, key: PrivateKey, *, keyid: str = "") -> Envelope:
+def sign(payload: bytes, payload_type: str, key: Signer, *, keyid: str = "") -> Envelope:
     """Sign payload and type with one key."""
     signature = Signature(key.sign(pae(payload_type, payload)), keyid)
     return Envelope(payload, payload_type, (signature,))
@@ -107,7 +109,7 @@ def from_dict(document: Any, *, what: str = "the envelope") -> Envelope:
     payload_type = member(fields, "payloadType", str, what)
     listed = member(fields, "signatures", list, what)
     if not 1 <= len(listed) <= MAX_SIGNATURES:
-        raise DocumentError(f"{what} has {len(listed)} signatures; 1 to {MAX_SIGNATURES} are read")
+        raise SIGNATURE_COUNT(f"{what} has {len(listed)} signatures; 1 to {MAX_SIGNATURES} are read")
     return Envelope(payload, payload_type, tuple(_signature_from(one, what) for one in listed))
 
 

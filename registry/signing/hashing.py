@@ -2,7 +2,7 @@
 
 Sizes and times are compared before and after, so that no digest mixes two versions of a file. Files are read by
 position: one that another process cuts short would kill a process that maps it. Takes whole files or shards, as OMS
-v1.0 asks; knows nothing of signatures.
+v1.0 asks; files that a digest cache knows unchanged are not read. Knows nothing of signatures.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from registry.signing.digest_cache import DigestCache, FileIdentity
 from registry.signing.files import ModelFile, ModelTree, reason
 from watermark.errors import InputError, ModelFormatError
 
@@ -51,14 +52,22 @@ def shards(files: Iterable[ModelFile], shard_size: int) -> list[Span]:
 
 
 def hash_spans(
-    tree: ModelTree, spans: Sequence[Span], *, hash_type: str = "sha256", progress: Progress | None = None
+    tree: ModelTree,
+    spans: Sequence[Span],
+    *,
+    hash_type: str = "sha256",
+    progress: Progress | None = None,
+    cache: DigestCache | None = None,
 ) -> dict[str, bytes]:
     """Digest every span, on all cores, the largest first; memory stays at 1 MiB a core.
 
-    `progress` is told the bytes just hashed, by one thread at a time. Raises ModelFormatError when a file changes
-    while it is read.
+    `progress` is told the bytes just hashed, by one thread at a time. `cache` answers for whole files that it knows
+    unchanged, and learns the others; it knows SHA-256 only and is not asked for another hash. Raises ModelFormatError
+    when a file changes while it is read.
     """
-    work = _HashWork(tree, deque(sorted(spans, key=lambda span: span.start - span.end)), _hasher(hash_type), progress)
+    largest_first = deque(sorted(spans, key=lambda span: span.start - span.end))
+    known = cache if hash_type == "sha256" else None
+    work = _HashWork(tree, largest_first, _hasher(hash_type), progress, known)
     workers = max(1, min(_cores(), len(spans)))
     with ThreadPoolExecutor(workers, thread_name_prefix="hash") as pool:
         try:
@@ -66,6 +75,8 @@ def hash_spans(
                 future.result()
         finally:
             work.stopped = True  # on an error or Ctrl-C the other threads stop at their next chunk
+            if known is not None:
+                known.remember(work.learned)  # also after a failure: what was hashed whole need not be hashed again
     return work.digests
 
 
@@ -73,13 +84,20 @@ class _HashWork:
     """What the hashing threads share: `hashlib` releases the interpreter lock, so threads are enough."""
 
     def __init__(
-        self, tree: ModelTree, waiting: deque[Span], new_hash: Callable[[], Any], progress: Progress | None
+        self,
+        tree: ModelTree,
+        waiting: deque[Span],
+        new_hash: Callable[[], Any],
+        progress: Progress | None,
+        cache: DigestCache | None,
     ) -> None:
         self.tree = tree
         self.waiting = waiting
         self.new_hash = new_hash
         self.progress = progress
+        self.cache = cache
         self.digests: dict[str, bytes] = {}
+        self.learned: dict[FileIdentity, bytes] = {}
         self.stopped = False
         self.lock = threading.Lock()
 
@@ -97,8 +115,10 @@ class _HashWork:
     def digest(self, span: Span, buffer: memoryview) -> bytes:
         hasher = self.new_hash()
         try:
-            with self.tree.open(span.file.location) as descriptor:
-                before = os.fstat(descriptor)
+            with self.tree.open_file(span.file) as descriptor:
+                before = FileIdentity.of(os.fstat(descriptor))
+                if before.size_bytes == span.file.size_bytes and (known := self.recall(span, before)) is not None:
+                    return known
                 position = span.start
                 while position < span.end and not self.stopped:
                     count = os.preadv(descriptor, [buffer[: span.end - position]], position)
@@ -107,12 +127,24 @@ class _HashWork:
                     hasher.update(buffer[:count])
                     position += count
                     self.tell(count)
-                after = os.fstat(descriptor)
+                after = FileIdentity.of(os.fstat(descriptor))
         except OSError as error:
             raise ModelFormatError(f"{span.file.name!a} cannot be read: {reason(error)}") from error
-        if _identity(before) != _identity(after) or before.st_size != span.file.size_bytes:
+        if before != after or before.size_bytes != span.file.size_bytes:
             raise ModelFormatError(f"{span.file.name!a} changed while it was read")
         digest: bytes = hasher.digest()
+        if self.cache is not None and not self.stopped and _is_whole(span):
+            with self.lock:
+                self.learned[before] = digest
+        return digest
+
+    def recall(self, span: Span, identity: FileIdentity) -> bytes | None:
+        if self.cache is None or not _is_whole(span):
+            return None
+        with self.lock:
+            digest = self.cache.recall(identity)
+        if digest is not None and span.end:
+            self.tell(span.end)
         return digest
 
     def tell(self, count: int) -> None:
@@ -121,8 +153,8 @@ class _HashWork:
                 self.progress(count)
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ino
+def _is_whole(span: Span) -> bool:
+    return span.start == 0 and span.end == span.file.size_bytes
 
 
 def _hasher(hash_type: str) -> Callable[[], Any]:

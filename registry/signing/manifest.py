@@ -14,6 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.signing.encoding import from_hex
+from registry.signing.refusals import (
+    IGNORES_ALL,
+    LISTED_TWICE,
+    NO_FILES,
+    RESOURCE_FORM,
+    RESOURCE_NAME,
+    ROOT,
+    SERIALIZATION,
+)
 from registry.signing.statement import STATEMENT_TYPE, parse_statement
 from registry.signing.strict_json import as_object, dumps, member
 from watermark.errors import DocumentError, InputError, PathEscapeError
@@ -28,6 +37,7 @@ PROOF_NAME = "release.tlog-proof"
 #: Written beside the model after it was signed, or able to grow later.
 SIDE_FILES = (SIGNATURE_NAME, CLAIMS_NAME, PROOF_NAME)
 
+_STATED_BY = "digest_stated_by"
 _DIGEST_SIZES = {"sha256": 32, "blake2b": 64, "blake3": 32}
 _SHARDED_ALGORITHM = re.compile(r"([a-z0-9]+)-sharded-[1-9][0-9]{0,17}")
 _SHARD_NAME = re.compile(r"(.+):(0|[1-9][0-9]{0,17}):([1-9][0-9]{0,17})", re.DOTALL)
@@ -36,10 +46,14 @@ _WHAT = "the model signature's statement"
 
 @dataclass(frozen=True)
 class Resource:
-    """One signed file, or one range of a file, by its path below the model root."""
+    """One signed file, or one range of a file, by its path below the model root.
+
+    `stated_by` names where the signer took the digest from without reading the file; empty when he hashed it.
+    """
 
     name: str
     digest: bytes
+    stated_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,14 +101,26 @@ def _root_as_listed(resources: Iterable[Resource]) -> bytes:
     return digest.digest()
 
 
-def build_manifest(model_name: str, digests: Mapping[str, bytes], ignore_paths: Iterable[str]) -> Manifest:
-    """A manifest of whole files under SHA-256, in code-point order."""
+def build_manifest(
+    model_name: str,
+    digests: Mapping[str, bytes],
+    ignore_paths: Iterable[str],
+    *,
+    stated_by: Mapping[str, str] | None = None,
+    allow_symlinks: bool = False,
+) -> Manifest:
+    """A manifest of whole files under SHA-256, in code-point order.
+
+    `stated_by` marks digests that the signer did not take himself; `allow_symlinks` says that links were followed.
+    """
     if not digests:
         raise InputError(f"{model_name}: no file is left to sign", hint="check the --ignore paths")
     for name in digests:
         check_name(name)
-    resources = tuple(Resource(name, digests[name]) for name in sorted(digests))
-    serialization = Serialization(ignore_paths=tuple(sorted({*DEFAULT_IGNORED, *ignore_paths})))
+    sources = stated_by or {}
+    resources = tuple(Resource(name, digests[name], sources.get(name, "")) for name in sorted(digests))
+    ignored = tuple(sorted({*DEFAULT_IGNORED, *ignore_paths}))
+    serialization = Serialization(allow_symlinks=allow_symlinks, ignore_paths=ignored)
     return Manifest(model_name, resources, serialization, root_digest(resources))
 
 
@@ -103,13 +129,10 @@ def to_payload(manifest: Manifest) -> bytes:
     serialization = {
         "method": FILES,
         "hash_type": "sha256",
-        "allow_symlinks": False,
+        "allow_symlinks": manifest.serialization.allow_symlinks,
         "ignore_paths": list(manifest.serialization.ignore_paths),
     }
-    resources = [
-        {"name": resource.name, "digest": resource.digest.hex(), "algorithm": "sha256"}
-        for resource in manifest.resources
-    ]
+    resources = [_resource_to_dict(resource) for resource in manifest.resources]
     return dumps(
         {
             "_type": STATEMENT_TYPE,
@@ -130,15 +153,16 @@ def parse_payload(payload: bytes) -> Manifest:
     predicate = as_object(
         dict(statement.predicate), f"the predicate of {_WHAT}", allowed=("resources", "serialization")
     )
-    serialization = _parse_serialization(member(predicate, "serialization", dict, _WHAT))
     listed = member(predicate, "resources", list, _WHAT)
     if not listed:
-        raise DocumentError(f"{_WHAT} lists no file")
-    resources = tuple(_parse_resource(item, serialization) for item in listed)
+        raise NO_FILES(f"{_WHAT} lists no file")
+    serialization = _read_serialization(predicate)
+    ignored_below_root(serialization.ignore_paths)
+    resources = tuple(_read_resource(item, serialization) for item in listed)
     if len({resource.name for resource in resources}) != len(resources):
-        raise DocumentError(f"{_WHAT} lists a file twice")
+        raise LISTED_TWICE(f"{_WHAT} lists a file twice")
     if _root_as_listed(resources) != statement.root:
-        raise DocumentError(f"{_WHAT} contradicts itself: its root digest is not that of its files")
+        raise ROOT(f"{_WHAT} contradicts itself: its root digest is not that of its files")
     return Manifest(statement.subject_name, resources, serialization, statement.root)
 
 
@@ -187,13 +211,36 @@ def ignored_below_root(ignore_paths: Iterable[str]) -> frozenset[str]:
     for path in ignore_paths:
         parts = [part for part in path.split("/") if part not in ("", ".")]
         if not parts and not path.startswith("/"):
-            raise DocumentError(f"{_WHAT} ignores the whole model ({path!r})")
+            raise IGNORES_ALL(f"{_WHAT} ignores the whole model ({path!r})")
         if not path.startswith("/"):
             meant.add("/".join(parts))
     return frozenset(meant)
 
 
 _IGNORE_HINT = "give the path of one file or folder relative to the model's root, as in --ignore logs"
+
+
+def _read_serialization(predicate: dict[str, Any]) -> Serialization:
+    try:
+        return _parse_serialization(member(predicate, "serialization", dict, _WHAT))
+    except DocumentError as error:
+        raise SERIALIZATION(str(error)) from error
+
+
+def _read_resource(item: Any, serialization: Serialization) -> Resource:
+    try:
+        return _parse_resource(item, serialization)
+    except DocumentError as error:
+        raise RESOURCE_FORM(str(error)) from error
+    except PathEscapeError as error:
+        raise RESOURCE_NAME(str(error)) from error
+
+
+def _resource_to_dict(resource: Resource) -> dict[str, Any]:
+    fields: dict[str, Any] = {"name": resource.name, "digest": resource.digest.hex(), "algorithm": "sha256"}
+    if resource.stated_by:
+        fields["annotations"] = {_STATED_BY: resource.stated_by}
+    return fields
 
 
 def _parse_serialization(fields: dict[str, Any]) -> Serialization:
@@ -207,7 +254,6 @@ def _parse_serialization(fields: dict[str, Any]) -> Serialization:
     ignore_paths = member(fields, "ignore_paths", list, what) if "ignore_paths" in fields else []
     if not all(isinstance(path, str) for path in ignore_paths):
         raise DocumentError(f"{what} ignores something that is no path")
-    ignored_below_root(ignore_paths)
     shard_size = _parse_shard_size(fields, method, what)
     return Serialization(method, hash_type, allow_symlinks, tuple(ignore_paths), shard_size)
 
@@ -238,7 +284,13 @@ def _parse_resource(item: Any, serialization: Serialization) -> Resource:
         check_name(split_shard_name(name)[0])
     elif name != ".":  # a lone "." is how the released tool names a single-file model; see `oms`
         check_name(name)
-    return Resource(name, digest)
+    return Resource(name, digest, _parse_annotation(fields.get("annotations")))
+
+
+def _parse_annotation(annotations: Any) -> str:
+    """Where the signer says that he took a digest from; whatever else stands there is others' and passed over."""
+    source = annotations.get(_STATED_BY) if isinstance(annotations, dict) else None
+    return source if isinstance(source, str) else ""
 
 
 def _plain_algorithm(algorithm: str, method: str) -> str:

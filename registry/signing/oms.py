@@ -23,9 +23,10 @@ from registry.signing.bundle import (
     write_bundle,
 )
 from registry.signing.comparison import SignedManifest, VerifiedModel, compare, default_signature_path, inside
+from registry.signing.digest_cache import DigestCache
 from registry.signing.files import ModelFile, ModelTree
 from registry.signing.hashing import Progress, hash_spans, whole_files
-from registry.signing.keys import ED25519, PrivateKey, PublicKey
+from registry.signing.keys import OMS_ALGORITHMS, PublicKey
 from registry.signing.legacy import is_legacy_signature, parse_legacy_payload
 from registry.signing.manifest import (
     DEFAULT_IGNORED,
@@ -35,7 +36,11 @@ from registry.signing.manifest import (
     parse_payload,
     to_payload,
 )
-from watermark.errors import DocumentError, InputError, SignatureError, UntrustedKeyError
+from registry.signing.refusals import OLD_FORM, PAYLOAD_TYPE, UNKNOWN_KEY, WRONG_KIND
+from registry.signing.signer import Signer
+from registry.signing.stated_digests import StatedDigest, choose_stated
+from registry.signing.timestamps import StampAuthority, judge_stamps
+from watermark.errors import InputError, SignatureError, WeightmarkError
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -53,13 +58,16 @@ class SignedModel:
 
 def sign_model(
     path: Path,
-    key: PrivateKey,
+    key: Signer,
     *,
     ignore: Sequence[str] = (),
     signature_path: Path | None = None,
     certificates: Sequence[x509.Certificate] = (),
     progress: Progress | None = None,
     digests: Mapping[str, bytes] | None = None,
+    stated: Mapping[str, StatedDigest] | None = None,
+    links_below: Path | None = None,
+    cache: DigestCache | None = None,
     name: str | None = None,
 ) -> SignedModel:
     """Sign every file below `path` (or the one file) with ECDSA; nothing is written.
@@ -68,8 +76,11 @@ def sign_model(
 
     `signature_path` is where the caller will put the bundle (default `default_signature_path`): inside the model it
     is left out and recorded as ignored. `certificates` (signer first) replace the key hint. `digests` are SHA-256 by
-    path that the caller took while writing the files; the others are read. Raises InputError for unusable keys,
-    certificates, ignores or an empty model, PathEscapeError for links and the like.
+    path that the caller took while writing the files; the others are read. `stated` are digests that somebody else
+    took: their files are not read either, and the statement says so of each. With `links_below` links to files below
+    that folder count as those files, and the statement says that links were followed. `cache` spares files that did
+    not change since they were hashed. Raises InputError for unusable keys, certificates, ignores or an empty model,
+    PathEscapeError for links and the like.
     """
     _refuse_outside_oms(key.public)
     if certificates:
@@ -78,11 +89,19 @@ def sign_model(
         material: Material = CertificateMaterial(check_signing_chain(certificates, key.public))
     else:
         material = KeyMaterial(key.public.key_id)
-    with ModelTree(path) as tree:
+    with ModelTree(path, links_below=links_below) as tree:
         ignored = [check_ignore(one) for one in ignore]
         ignored += inside(signature_path or default_signature_path(path), tree)
         files = tree.enumerate({*DEFAULT_IGNORED, *ignored})
-        manifest = build_manifest(name or tree.name, _all_digests(tree, files, digests or {}, progress), ignored)
+        trusted = choose_stated(stated or {}, files, {*DEFAULT_IGNORED, *ignored}, tree)
+        known = {**{path: one.sha256 for path, one in trusted.items()}, **(digests or {})}
+        manifest = build_manifest(
+            name or tree.name,
+            _all_digests(tree, files, known, progress, cache),
+            ignored,
+            stated_by={path: one.source for path, one in trusted.items()},
+            allow_symlinks=any(file.linked for file in files),
+        )
     envelope = dsse.sign(to_payload(manifest), dsse.IN_TOTO_PAYLOAD_TYPE, key)
     return SignedModel(write_bundle(Bundle(envelope, material)), manifest.root, envelope.pae_sha256, manifest)
 
@@ -97,22 +116,28 @@ def verify_model(
     ignore_unsigned_files: bool = False,
     signature_path: Path | None = None,
     at: datetime | None = None,
+    authorities: Sequence[StampAuthority] = (),
     allow_legacy: bool = False,
+    links_below: Path | None = None,
+    cache: DigestCache | None = None,
     progress: Progress | None = None,
 ) -> VerifiedModel:
     """Verify that the model at `path` is exactly what the holder of `key`, or a signer under `roots`, signed.
 
     Give either keys or roots: the signature must be of that kind. `signature_path` (default `default_signature_path`)
-    is left out of the comparison. `at` is the time that certificates must be valid at (default: now). Raises
-    DocumentError, SignatureError, UntrustedKeyError, ExpiredKeyError or DigestError; never returns an unverified model.
+    is left out of the comparison. `at` is the time that certificates must be valid at (default: now); where one of
+    `authorities` stamped the signature, the earliest such time counts instead. Raises DocumentError, SignatureError,
+    UntrustedKeyError, ExpiredKeyError or DigestError; never returns an unverified model.
     """
-    signed = verify_signature(bundle, key=key, roots=roots, at=at, allow_legacy=allow_legacy)
+    signed = verify_signature(bundle, key=key, roots=roots, at=at, authorities=authorities, allow_legacy=allow_legacy)
     return compare(
         path,
         signed,
         ignore=ignore,
         ignore_unsigned_files=ignore_unsigned_files,
         signature_path=signature_path,
+        links_below=links_below,
+        cache=cache,
         progress=progress,
     )
 
@@ -123,17 +148,21 @@ def verify_signature(
     key: PublicKey | Sequence[PublicKey] | None = None,
     roots: Sequence[x509.Certificate] | None = None,
     at: datetime | None = None,
+    authorities: Sequence[StampAuthority] = (),
     allow_legacy: bool = False,
 ) -> SignedManifest:
     """Verify the signature of a bundle and read what it signs, without looking at any file.
 
-    The payload is parsed only once its signature holds, and from the very bytes that were verified.
+    The checks and their order are those of `refusals.ORDER`: the payload is parsed only once its signature holds, and
+    from the very bytes that were verified. Time stamps of `authorities` must hold; those of others are passed over with
+    a note.
     """
     if (key is None) == (roots is None):
         raise InputError("give either a public key or root certificates to verify with")
     read = read_bundle(bundle, what="the model signature")
     if read.envelope.payload_type != dsse.IN_TOTO_PAYLOAD_TYPE:
-        raise DocumentError(f"the model signature has the payload type {read.envelope.payload_type!r}")
+        raise PAYLOAD_TYPE(f"the model signature has the payload type {read.envelope.payload_type!r}")
+    stamps = judge_stamps(read.stamps, read.envelope.signatures[0].sig, authorities, what="the model signature")
     if key is not None:
         keys = [key] if isinstance(key, PublicKey) else list(key)
         candidates = _keys_for(read.material, keys)
@@ -143,19 +172,20 @@ def verify_signature(
             raise _wrong_kind(read.material, "a certificate")
         from registry.signing.certificates import verify_chain  # X.509 costs start-up time: only when used
 
-        signer = verify_chain(read.material.chain, roots or (), at or datetime.now(UTC))
+        when = stamps.verified[0].time if stamps.verified else at or datetime.now(UTC)
+        signer = verify_chain(read.material.chain, roots or (), when)
         candidates, names = [signer.key], {signer.key.key_id: signer.name}
     for candidate in candidates:
         _refuse_outside_oms(candidate)
     manifest, signed_with = _open_envelope(read.envelope, candidates, allow_legacy)
-    return SignedManifest(manifest, read.envelope.pae_sha256, signed_with, names[signed_with.key_id])
+    return SignedManifest(manifest, read.envelope.pae_sha256, signed_with, names[signed_with.key_id], stamps)
 
 
 def _refuse_outside_oms(key: PublicKey) -> None:
-    if key.algorithm == ED25519:
+    if key.algorithm not in OMS_ALGORITHMS:
         raise InputError(
-            "OMS v1.0 has no Ed25519 keys: other verifiers would refuse the signature",
-            hint="use a key on P-256, P-384 or P-521",
+            f"OMS v1.0 has no {key.algorithm_name} keys: other verifiers would refuse the signature",
+            hint="use a key on P-256, P-384 or P-521; add the other one as a second signature with --also-sign",
         )
 
 
@@ -164,18 +194,18 @@ def _keys_for(material: Material, keys: Sequence[PublicKey]) -> list[PublicKey]:
         raise _wrong_kind(material, "a key")
     named = [key for key in keys if material.names(key)]
     if not named:
-        raise UntrustedKeyError(f"the model was signed by key {material.hint!a}, which is not the one you trust")
+        raise UNKNOWN_KEY(f"the model was signed by key {material.hint!a}, which is not the one you trust")
     return named
 
 
-def _wrong_kind(material: Material, wanted: str) -> SignatureError:
+def _wrong_kind(material: Material, wanted: str) -> WeightmarkError:
     if isinstance(material, KeylessMaterial):
-        return SignatureError(
+        return WRONG_KIND(
             f"the model was signed keyless through Sigstore, not by {wanted}",
-            hint="verify it with a Sigstore client and the signer's identity",
+            hint="verify it with --sigstore-trusted-root, --identity and --issuer",
         )
     made, flag = ("a key", "--public-key") if isinstance(material, KeyMaterial) else ("a certificate", "--root")
-    return SignatureError(f"the model was signed by {made}, not by {wanted}", hint=f"verify it with {flag}")
+    return WRONG_KIND(f"the model was signed by {made}, not by {wanted}", hint=f"verify it with {flag}")
 
 
 def _open_envelope(
@@ -188,19 +218,22 @@ def _open_envelope(
             if is_legacy_signature(envelope, key):
                 if allow_legacy:
                     return parse_legacy_payload(envelope.payload), key
-                raise SignatureError(
-                    "the model was signed by model-signing 0.2, in a faulty form older than OMS v1.0",
-                    hint="ask its owner to sign again, or accept the old form with --allow-legacy",
+                raise OLD_FORM(
+                    "the model was signed by model-signing 0.2, in a faulty form older than OMS v1.0"
                 ) from error
         raise
     return parse_payload(verified.payload), verified.key
 
 
 def _all_digests(
-    tree: ModelTree, files: Sequence[ModelFile], known: Mapping[str, bytes], progress: Progress | None
+    tree: ModelTree,
+    files: Sequence[ModelFile],
+    known: Mapping[str, bytes],
+    progress: Progress | None,
+    cache: DigestCache | None,
 ) -> dict[str, bytes]:
     strangers = sorted(set(known) - {file.name for file in files})
     if strangers:
         raise InputError(f"a digest was given for {strangers[0]!a}, which is no file of the model")
     unread = [file for file in files if file.name not in known]
-    return {**known, **hash_spans(tree, whole_files(unread), progress=progress)}
+    return {**known, **hash_spans(tree, whole_files(unread), progress=progress, cache=cache)}

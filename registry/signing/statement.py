@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.signing.encoding import from_hex
+from registry.signing.refusals import PREDICATE_TYPE, SUBJECT
+from registry.signing.refusals import STATEMENT_TYPE as WRONG_STATEMENT_TYPE
 from registry.signing.strict_json import MAX_BUNDLE_BYTES, as_object, dumps, loads, member
 from watermark.errors import DocumentError
 
@@ -53,17 +55,17 @@ def parse_statement(payload: bytes, *, predicate_type: str | None = None) -> Sta
         allowed=("_type", "subject", "predicateType", "predicate"),
     )
     if member(fields, "_type", str, _WHAT) != STATEMENT_TYPE:
-        raise DocumentError(f"{_WHAT} is of the type {fields['_type']!r}, not in-toto Statement v1")
+        raise WRONG_STATEMENT_TYPE(f"{_WHAT} is of the type {fields['_type']!r}, not in-toto Statement v1")
     kind = member(fields, "predicateType", str, _WHAT)
     if predicate_type is not None and kind != predicate_type:
-        raise DocumentError(f"{_WHAT} has the predicate type {kind!r}, not {predicate_type!r}")
+        raise PREDICATE_TYPE(f"{_WHAT} has the predicate type {kind!r}, not {predicate_type!r}")
     subjects = member(fields, "subject", list, _WHAT)
     if len(subjects) != 1:
-        raise DocumentError(f"{_WHAT} has {len(subjects)} subjects, not one")
+        raise SUBJECT(f"{_WHAT} has {len(subjects)} subjects, not one")
     subject = as_object(subjects[0], f"the subject of {_WHAT}")
     name = member(subject, "name", str, f"the subject of {_WHAT}")
     if not name:
-        raise DocumentError(f"the subject of {_WHAT} has an empty name")
+        raise SUBJECT(f"the subject of {_WHAT} has an empty name")
     digests = member(subject, "digest", dict, f"the subject of {_WHAT}")
     root = from_hex(member(digests, "sha256", str, f"the subject of {_WHAT}"), what="the root digest")
     return Statement(name, root, kind, member(fields, "predicate", dict, _WHAT))

@@ -18,18 +18,22 @@ from sqlalchemy import Engine
 from sqlmodel import select
 
 from registry.log.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint
+from registry.log.log_keys import LogKeys
 from registry.log.merkle import (
     EMPTY_ROOT,
     consistency_proof,
     inclusion_proof,
     leaf_hash,
     root_from,
+    root_of,
     verify_consistency,
     verify_inclusion,
 )
 from registry.log.note import Ed25519Key, NoteSigner, parse_note, read_vkey
 from registry.log.proof import TlogProof, write_proof
 from registry.log.tiles import TileHashes
+from registry.signing.keyring import Keyring
+from registry.store.admission import KeyAdmission, follow_changes
 from registry.store.clock import Clock
 from registry.store.engine import open_engine, reading, transaction
 from registry.store.files import CHECKPOINT, DATABASE, LATEST, LogFiles, sync_folder
@@ -61,9 +65,12 @@ class Receipt:
 class EmbeddedRegistry:
     """A log with the owner's records in one folder. Make one with `create`, use it with `open`."""
 
-    def __init__(self, folder: Path, log_key: Ed25519Key | None, clock: Clock) -> None:
+    def __init__(
+        self, folder: Path, log_key: Ed25519Key | None, clock: Clock, admission: KeyAdmission | None = None
+    ) -> None:
         """Use `open`: this neither checks nor recovers."""
         self.folder = folder
+        self._admission = admission
         self._files = LogFiles(folder)
         self._reader = open_engine(folder / DATABASE, read_only=True)
         self._writer = None if log_key is None else open_engine(folder / DATABASE)
@@ -75,21 +82,27 @@ class EmbeddedRegistry:
             with reading(self._reader) as session:
                 head = read_head(session)
             self.origin, self.vkey = head.origin, head.vkey
+            #: All that verify this log's checkpoints; with the second one only where the log key was given.
+            self.vkeys: tuple[str, ...] = (head.vkey,)
             self._verifier = read_vkey(head.vkey)
             if log_key is not None and self._writer is not None:
-                self._sequencer = self._start(NoteSigner(head.origin, log_key), self._writer, clock)
+                self._sequencer = self._start(head.origin, LogKeys.of(log_key), self._writer, clock)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, signer: NoteSigner, writer: Engine, clock: Clock) -> Sequencer:
+    def _start(self, origin: str, keys: LogKeys, writer: Engine, clock: Clock) -> Sequencer:
         """The sequencer, after it has brought all places up to the database."""
+        signer, second = NoteSigner(origin, keys), keys.second_verifier(origin)
         if signer.verifier.vkey != self.vkey:
             raise RegistryError(
                 f"{self.folder}: the log key is not the one of {self.origin}", hint="use this log's key"
             )
-        sequencer = Sequencer(writer, self._reader, self._files, signer, clock)
+        sequencer = Sequencer(
+            writer, self._reader, self._files, signer, clock, second=keys.second, admission=self._admission
+        )
         sequencer.publish()
+        self.vkeys = (self.vkey,) if second is None else (self.vkey, second.vkey)
         return sequencer
 
     @classmethod
@@ -104,27 +117,35 @@ class EmbeddedRegistry:
             raise ConflictError(
                 f"{folder}: is not empty", hint="open the registry that is there, or use another folder"
             )
-        signer = NoteSigner(origin, log_key)
+        keys = LogKeys.of(log_key)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            _fill(draft, signer, clock)
+            _fill(draft, NoteSigner(origin, keys), keys, clock)
             os.replace(draft, folder)
             sync_folder(folder.parent)
         except OSError as error:
             raise UnavailableError(f"{folder}: the registry cannot be made: {error.strerror}") from error
-        return cls.open(folder, log_key, clock=clock)
+        return cls.open(folder, keys, clock=clock)
 
     @classmethod
-    def open(cls, folder: Path, log_key: Ed25519Key | None, *, clock: Clock | None = None) -> EmbeddedRegistry:
+    def open(
+        cls,
+        folder: Path,
+        log_key: Ed25519Key | None,
+        *,
+        clock: Clock | None = None,
+        admission: KeyAdmission | None = None,
+    ) -> EmbeddedRegistry:
         """Open a log; with its key for appending, after recovery, with None for reading only, writing nothing.
 
+        With `admission` an entry is taken in only if the keys at its index allow it; without, any bytes are.
         Raises RegistryError when there is no registry, LogHaltedError or RollbackError when its places contradict
         each other, before anything is signed.
         """
         if not (folder / DATABASE).is_file():
             raise RegistryError(f"{folder}: no registry here", hint="run `weightmark init` first")
-        return cls(folder, log_key, clock or Clock())
+        return cls(folder, log_key, clock or Clock(), admission)
 
     def close(self) -> None:
         """Let go of the database; the object is of no use afterwards."""
@@ -189,6 +210,19 @@ class EmbeddedRegistry:
                     _prove(hashes, index, entry, checkpoint, data)
                     yield entry
 
+    def keyring(self) -> Keyring:
+        """Every owner's keys, as the log tells of them; LogHaltedError when the rows are not what it signed."""
+        _, checkpoint = self._published()
+        ring, leaves = Keyring(), []
+        with reading(self._reader) as session:
+            for first in range(0, checkpoint.size, 256):
+                entries = stored_entries(session, first, min(checkpoint.size, first + 256))
+                leaves += [leaf_hash(entry) for entry in entries]
+                follow_changes(ring, first, entries)
+        if root_of(leaves) != checkpoint.root:
+            raise LogHaltedError(f"registry database: its {len(leaves)} entries are not what was signed")
+        return ring
+
     def find(self, entry_sha256: bytes) -> int | None:
         """The index of the entry with this SHA-256, or None; 32 bytes in."""
         with reading(self._reader) as session:
@@ -243,9 +277,10 @@ def _prove(hashes: TileHashes, index: int, entry: bytes, checkpoint: Checkpoint,
     return write_proof(TlogProof(index, proof, data, entry))
 
 
-def _fill(folder: Path, signer: NoteSigner, clock: Clock) -> None:
+def _fill(folder: Path, signer: NoteSigner, keys: LogKeys, clock: Clock) -> None:
     """Make the database, the first checkpoint (size 0) and both files that hold it."""
-    note = sign_checkpoint(Checkpoint(signer.name, 0, EMPTY_ROOT), signer)
+    now = clock.now()
+    note = sign_checkpoint(Checkpoint(signer.name, 0, EMPTY_ROOT), signer, second=keys.second, time=now)
     os.close(os.open(folder / DATABASE, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     engine = open_engine(folder / DATABASE)
     upgrade(engine)
@@ -257,7 +292,7 @@ def _fill(folder: Path, signer: NoteSigner, clock: Clock) -> None:
         "root": EMPTY_ROOT,
         "checkpoint": note,
         "published_size": 0,
-        "signed_at": clock.now(),
+        "signed_at": now,
     }
     first: dict[str, Any] = {"size": 0, "checkpoint": note}
     with transaction(engine) as session:

@@ -45,7 +45,8 @@ class ReleaseRecord:
 class CopyRecord:
     """One copy of a release. `copy_id` equals `release_id` for the copy without a recipient.
 
-    `tensor_digests` is JSON text: the sorted list of the hex digests of its tensors.
+    `tensor_digests` is JSON text: the sorted list of the hex digests of its tensors. `sketch` finds it again when it is
+    disguised; None for copies from before sketches.
     """
 
     copy_id: str
@@ -59,6 +60,7 @@ class CopyRecord:
     proof: bytes
     tensor_digests: str
     created_at: int
+    sketch: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,13 @@ class OwnerRecords:
         with reading(self._reader) as session:
             wanted = select(CopyRow).where(CopyRow.release_id == release_id).order_by(col(CopyRow.log_index))
             return [_record(row, CopyRecord) for row in session.exec(wanted)]
+
+    def sketches(self) -> dict[str, bytes]:
+        """The sketch of each release that has one: that of its first copy."""
+        with reading(self._reader) as session:
+            having = select(CopyRow.release_id, CopyRow.sketch).where(col(CopyRow.sketch).is_not(None))
+            rows = session.exec(having.order_by(col(CopyRow.log_index).desc()))
+            return {release_id: sketch for release_id, sketch in rows if sketch is not None}
 
     def find_tensors(self, digests: Iterable[str]) -> dict[str, list[str]]:
         """For each of the tensor digests (hex) that a copy holds: the ids of all copies that hold it, sorted."""

@@ -17,18 +17,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import Engine, insert, update
 from sqlmodel import Session, col, select
 
 from registry.log.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint
 from registry.log.merkle import consistency_proof, leaf_hash, node_hash, root_from, verify_consistency
-from registry.log.note import NoteSigner, parse_note
+from registry.log.note import NoteSigner, RawSigner, parse_note
 from registry.log.tiles import MAX_ENTRY_BYTES, TILE_HEIGHT, TILE_WIDTH, TileHashes, tiles_between
+from registry.store.admission import KeyAdmission
 from registry.store.clock import Clock
 from registry.store.engine import reading, transaction
 from registry.store.files import CHECKPOINT, LATEST, LogFiles
-from registry.store.stored_log import read_head, stored_hashes, tile_content
+from registry.store.stored_log import read_head, stored_entries, stored_hashes, tile_content
 from registry.store.tables import CheckpointRow, EntryRow, HeadRow, TileHashRow, row_digest
 from watermark.errors import (
     InputError,
@@ -53,8 +55,23 @@ class View:
 class Sequencer:
     """Appends entries to the log of one folder. Many processes may hold one; each waits for the other's write lock."""
 
-    def __init__(self, writer: Engine, reader: Engine, files: LogFiles, signer: NoteSigner, clock: Clock) -> None:
-        """Two engines on one database, the first a writing one; nothing is read or written yet."""
+    def __init__(
+        self,
+        writer: Engine,
+        reader: Engine,
+        files: LogFiles,
+        signer: NoteSigner,
+        clock: Clock,
+        *,
+        second: RawSigner | None = None,
+        admission: KeyAdmission | None = None,
+    ) -> None:
+        """Two engines on one database, the first a writing one; nothing is read or written yet.
+
+        `admission` judges entries before they are taken in; without one any bytes are.
+        `second` is the log's ML-DSA-44 key, which signs each checkpoint beside `signer`.
+        """
+        self._second, self._admission = second, admission
         self._writer, self._reader = writer, reader
         self._files, self._signer, self._clock = files, signer, clock
         self._published = False
@@ -123,6 +140,9 @@ class Sequencer:
             fresh = [digest for digest in batch if digest not in indices]
             if not fresh:
                 return indices
+            if self._admission is not None:
+                entries = partial(stored_entries, session)
+                self._admission.admit(head.size, entries, [batch[digest] for digest in fresh])
             now = self._clock.after(head.signed_at)
             for offset, digest in enumerate(fresh):
                 indices[digest] = head.size + offset
@@ -133,7 +153,8 @@ class Sequencer:
             root = root_from(size, hashes)
             if head.size:
                 verify_consistency(head.size, size, consistency_proof(head.size, size, hashes), head.root, root)
-            note = sign_checkpoint(Checkpoint(self._signer.name, size, root), self._signer)
+            checkpoint = Checkpoint(self._signer.name, size, root)
+            note = sign_checkpoint(checkpoint, self._signer, second=self._second, time=now)
             _swap_head(session, head, size, root, note, published.checkpoint.size, now)
         return indices
 

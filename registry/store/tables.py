@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 """The migration that these classes describe."""
 
 _DIGEST = "row_sha256"
@@ -126,6 +126,7 @@ class CopyRow(SQLModel, table=True):
     tensor_digests: str
     created_at: int
     row_sha256: bytes
+    sketch: bytes | None = None
 
 
 class TensorDigestRow(SQLModel, table=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import cli.home
+import cli.key_stores
 from cli.home import PENDING, SEALED, Home, home_path
 from registry.signing.entry import read_entry
 from registry.signing.keys import ED25519
@@ -29,7 +30,7 @@ def test_home_holds_what_it_says(made_home: Path) -> None:
     assert len(secret) == 32
     with home.registry() as registry:
         assert registry.origin == home.origin
-        assert home.trust().log_vkeys == (registry.vkey,)
+        assert home.trust().log_vkeys[0] == registry.vkey
         entry = read_entry(registry.entry(0))
     assert entry.introduced_key() == home.public_key
     assert entry.body["owner"] == "acme"
@@ -96,7 +97,7 @@ def test_a_failure_half_way_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cli.home, "seal_secret", full)
+    monkeypatch.setattr(cli.key_stores, "seal_secret", full)
     with pytest.raises(UnavailableError, match="No space left"):
         Home.create(tmp_path / "home", "acme", PHRASE)
     assert list(tmp_path.iterdir()) == []

@@ -105,4 +105,4 @@ def test_no_command_takes_a_passphrase_as_an_argument() -> None:
         for parameter in command.params:
             if "passphrase" in parameter.name or "password" in parameter.name:
                 taking.add(parameter.name)
-    assert taking == {"passphrase_fd", "new_passphrase_fd"}
+    assert taking == {"passphrase_fd", "new_passphrase_fd", "backup_passphrase_fd"}

@@ -19,6 +19,7 @@ from cli.audit import AuditRequest, audit
 from cli.home import Home
 from cli.release import ReleaseRequest, release
 from cli.verify import VerifyRequest, verify
+from registry.documents.write import DOCUMENTS
 from tests.cli.owners import PASSPHRASE, make_home, make_release, phrase
 from tests.watermark.marks.models import random_weights, read_weights, write_model
 from watermark.errors import CapacityError, ConflictError, DigestError, InputError, UnavailableError, VerificationError
@@ -296,6 +297,7 @@ def test_a_model_of_torch_shards_ships_as_safetensors_that_load(home, tmp_path):
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
         "model.safetensors.index.json",
+        *DOCUMENTS,
     }
     assert verify(VerifyRequest(tmp_path / "out", trust=home.trust_path)).verified
     assert load_state(tmp_path / "out").keys() == weights.keys()

@@ -39,6 +39,14 @@ def vkey(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
+def vkeys(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Both keys of the log: what a trust file names."""
+    with make_registry(tmp_path_factory.mktemp("keys") / "log", []) as registry:
+        assert len(registry.vkeys) == 2
+        return registry.vkeys
+
+
+@pytest.fixture(scope="module")
 def tiny_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """20 entries, published at sizes 7 and 20."""
     folder = tmp_path_factory.mktemp("tiny") / "log"
@@ -102,13 +110,13 @@ def test_every_byte_of_every_tile_and_bundle(tiny_log: Path, tmp_path: Path, vke
 @STRIDES
 @pytest.mark.parametrize("place", [CHECKPOINT, LATEST])
 def test_every_byte_of_checkpoint_and_latest_record(
-    tiny_log: Path, tmp_path: Path, vkey: str, place: str, stride: int
+    tiny_log: Path, tmp_path: Path, vkeys: tuple[str, ...], place: str, stride: int
 ) -> None:
     folder = Path(shutil.copytree(tiny_log, tmp_path / "log"))
     file = folder / place
     for at in range(0, file.stat().st_size, stride):
         old = flip_everywhere([file], at, at % 8)
-        assert any(place in text for text in damages(audit(folder, [vkey]))), at
+        assert any(place in text for text in damages(audit(folder, vkeys))), at
         file.write_bytes(old[file])
 
 
@@ -227,7 +235,7 @@ def test_nothing_signed_is_not_whole(tmp_path: Path, vkey: str) -> None:
     assert not audit(tmp_path / "nowhere", [vkey]).whole
 
 
-def test_growth_since_a_trusted_checkpoint(tmp_path: Path, vkey: str) -> None:
+def test_growth_since_a_trusted_checkpoint(tmp_path: Path, vkey: str, vkeys: tuple[str, ...]) -> None:
     with make_registry(tmp_path / "log", some_entries(5)) as registry:
         trusted = registry.checkpoint()
         registry.append(some_entries(9))
@@ -235,7 +243,7 @@ def test_growth_since_a_trusted_checkpoint(tmp_path: Path, vkey: str) -> None:
     assert audit(make_folder(tmp_path / "same", some_entries(5)), [vkey], trusted).whole
     shorter = audit(make_folder(tmp_path / "shorter", some_entries(4)), [vkey], trusted)
     assert [finding.code for finding in shorter.findings] == ["rollback"]
-    damaged = audit(tmp_path / "log", [vkey], trusted[:-5] + b"AAA=\n")
+    damaged = audit(tmp_path / "log", vkeys, trusted[:-5] + b"AAA=\n")
     assert [finding.code for finding in damaged.findings] == ["since"]
 
 

@@ -65,9 +65,9 @@ class BlockKeys:
         stream = key_stream(hkdf_expand(self._prk, _MIXING + self._info), count * DRAWS * 2)
         return np.frombuffer(stream, "<u2").reshape(DRAWS, count)
 
-    def rounding(self, count: int) -> NDArray[np.uint16]:
-        """A 16-bit random number a carrier, for stochastic rounding onto the release's grid."""
-        return np.frombuffer(key_stream(hkdf_expand(self._prk, _ROUNDING + self._info), count * 2), "<u2")
+    def rounding(self, count: int) -> bytes:
+        """A random byte a carrier, for stochastic rounding onto the release's grid."""
+        return key_stream(hkdf_expand(self._prk, _ROUNDING + self._info), count)
 
     def carries_recipient(self, share: int) -> bool:
         """Whether this block carries the recipient layer, for a share of `share` in 65,536 blocks."""

@@ -27,7 +27,8 @@ from watermark.marks.spans import (
 )
 from watermark.marks.statistic import LineSums, quantise_blind, weighted_sum
 from watermark.marks.survey import as_rows
-from watermark.model.digest import BlockLayout, Progress, Span, in_order, spans_of
+from watermark.model.digest import BlockLayout, Progress, Span, spans_of
+from watermark.model.parallel import in_order_forked
 
 BLIND = "blind"
 DIFFERENCE = "difference"
@@ -58,7 +59,7 @@ def detect(
         return score_span(values, carrier, span, chips, names), values.suspect.nbytes
 
     tasks = ((carrier, span) for carrier in carriers for span in spans_of(carrier.suspect))
-    for sums, size_bytes in in_order(look, tasks):
+    for sums, size_bytes in in_order_forked(look, tasks, sum(carrier.suspect.nbytes for carrier in carriers)):
         for name, part in sums.items():
             parts[name].append(part)
         if progress is not None:

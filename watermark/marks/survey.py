@@ -22,7 +22,6 @@ from watermark.model.digest import (
     Span,
     block_digests,
     canonical_digest,
-    in_order,
     layout_of,
     read_span,
     spans_of,
@@ -30,6 +29,7 @@ from watermark.model.digest import (
 )
 from watermark.model.directory import Model
 from watermark.model.dtypes import decode
+from watermark.model.parallel import in_order_forked
 from watermark.model.safetensors import TensorInfo
 
 #: Rows of a chunk from which the evidence is predicted.
@@ -157,7 +157,7 @@ def survey(
         is_middle = span.first == middle[span.tensor.name]
         return span, _look(span, read_span(model, span), below, predict=place % _PREDICT_EVERY == 0, judge=is_middle)
 
-    for span, chunk in in_order(look, spans):
+    for span, chunk in in_order_forked(look, spans, sum(tensor.nbytes for tensor in model.tensors.values())):
         seen[span.tensor.name].add(chunk)
         if progress is not None:
             progress(chunk.size_bytes)

@@ -30,7 +30,8 @@ from watermark.marks.spans import (
     read_values,
 )
 from watermark.marks.survey import as_rows, deviations
-from watermark.model.digest import Progress, Span, in_order, spans_of
+from watermark.model.digest import Progress, Span, spans_of
+from watermark.model.parallel import in_order_forked
 
 RECIPIENT = "recipient code"
 _CLIP_MEDIANS = 3 * 1.4826
@@ -90,7 +91,8 @@ def fold(
 
     usable = [carrier for carrier in carriers if carrier.reference is not None]
     tasks = islice(((carrier, span) for carrier in usable for span in spans_of(carrier.suspect)), 0, None, every)
-    for folded, used, size_bytes in in_order(look, tasks):
+    size = sum(carrier.suspect.nbytes for carrier in usable) // every
+    for folded, used, size_bytes in in_order_forked(look, tasks, size):
         for exponent, part in folded.items():
             layers[exponent] = layers[exponent] + part if exponent in layers else part
         count += used

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,20 +28,13 @@ from watermark.marks.plan import MarkPlan
 from watermark.marks.secret import CopyKey, stretch_root
 from watermark.marks.survey import TensorSurvey, as_rows, deviations
 from watermark.model.digest import Span
-from watermark.model.dtypes import decode, encode
+from watermark.model.dtypes import DType, decode, encode
+from watermark.model.rewrite import NewBytes
 
 Floats = NDArray[np.floating]
 
 _HALF_MAX = np.float32(65504.0)
 _HALF_NORMAL = np.float32(2.0**-14)
-
-
-@dataclass(frozen=True)
-class MarkedChunk:
-    """The new bytes of a span, one item a copy, and how far the farthest weight moved."""
-
-    copies: tuple[bytes, ...]
-    largest_change: float
 
 
 class Embedder:
@@ -63,7 +55,7 @@ class Embedder:
             for name in plan.surveys[tensor.digest].names
         }
 
-    def mark(self, span: Span, raw: bytes, below: Floats | None) -> MarkedChunk:
+    def mark(self, span: Span, raw: bytes, below: Floats | None) -> NewBytes:
         """Mark the blocks of a span; a tensor that carries nothing comes back unchanged.
 
         Args:
@@ -73,16 +65,19 @@ class Embedder:
         """
         found = self._tensors.get(span.tensor.name)
         if found is None:
-            return MarkedChunk((raw,) * len(self._tables), 0.0)
+            return NewBytes((raw,) * len(self._tables))
         tensor, survey = found
         values = decode(raw, span.tensor.dtype)
         assert survey.grid is not None
         wide: Floats = values.astype(np.float64 if span.tensor.dtype.name == "F64" else np.float32, copy=False)
         still = _still(wide, below)
         amplitude = _amplitudes(wide, below, tensor, survey, span)
-        random = self._rounding(tensor, span, survey.grid)
+        keys = [self._keys(tensor, block) for block in range(span.first, span.last)]
+        counts = [stop - start for start, stop in map(tensor.layout.bounds, range(span.first, span.last))]
+        is_dense = survey.grid.name == span.tensor.dtype.name and survey.grid.name in {"F32", "F64"}
+        random = None if is_dense else _rounding(keys, counts)
         copies, largest = [], 0.0
-        for moves in self._chips(tensor, span, len(wide)):
+        for moves in self._chips(keys, counts):
             change = moves.astype(wide.dtype, copy=False)
             for rows, size in zip(as_rows(change, tensor.layout.row), amplitude, strict=True):
                 rows *= size[:, None]  # views of `change`
@@ -90,27 +85,25 @@ class Embedder:
                 change[still] = 0
             largest = max(largest, float(change.max()), -float(change.min()))
             change += wide
-            target = change if random is None else round_to_grid(change, survey.grid, random)
-            copies.append(encode(target, span.tensor.dtype))
-        return MarkedChunk(tuple(copies), largest)
+            copies.append(_encode_on_grid(change, span.tensor.dtype, survey.grid, random))
+        return NewBytes(tuple(copies), largest)
 
-    def _chips(self, tensor: MarkedTensor, span: Span, count: int) -> list[NDArray[np.float32]]:
-        """Both layers' chips of a span, joined at their shares of the energy: a new array for each copy."""
-        layout = tensor.layout
-        blocks = range(span.first, span.last)
-        keys = [self._keys(tensor, block) for block in blocks]
-        owner = unpack_blocks(keys, [stop - start for start, stop in map(layout.bounds, blocks)])
-        recipients = [np.zeros(count, np.float32) if table is not None else None for table in self._tables]
-        base = layout.bounds(span.first)[0]
+    def _chips(self, keys: Sequence[BlockKeys], counts: Sequence[int]) -> list[NDArray[np.float32]]:
+        """Both layers' chips of consecutive blocks, joined at their shares of the energy: a new array for each copy."""
+        owner = unpack_blocks(keys, counts)
+        recipients = [np.zeros(len(owner), np.float32) if table is not None else None for table in self._tables]
         if any(table is not None for table in self._tables):
-            for key, (start, stop) in zip(keys, map(layout.bounds, blocks), strict=True):
-                if not key.carries_recipient(self.plan.geometry.recipient_share):
-                    continue
-                draws = key.mixing(stop - start)
-                for table, chips in zip(self._tables, recipients, strict=True):
-                    if table is not None and chips is not None:
-                        chips[start - base : stop - base] = recipient_chips(draws, table)
+            start = 0
+            for key, count in zip(keys, counts, strict=True):
+                if key.carries_recipient(self.plan.geometry.recipient_share):
+                    draws = key.mixing(count)
+                    for table, chips in zip(self._tables, recipients, strict=True):
+                        if table is not None and chips is not None:
+                            chips[start : start + count] = recipient_chips(draws, table)
+                start += count
         owner *= np.float32(math.sqrt(OWNER_ENERGY))
+        if len(recipients) == 1 and recipients[0] is None:
+            return [owner]
         share = np.float32(math.sqrt(1 - OWNER_ENERGY) / RECIPIENT_CHIP_UNIT)
         for chips in recipients:
             if chips is not None:
@@ -122,18 +115,10 @@ class Embedder:
         number = tensor.first_block + block
         return BlockKeys(self._secrets.secret(number), self.stretched, number)
 
-    def _rounding(self, tensor: MarkedTensor, span: Span, grid: Grid) -> NDArray[np.uint16] | None:
-        """The blocks' own random numbers for a span; None where every value of the type is on the grid."""
-        if grid.name == span.tensor.dtype.name and grid.name in {"F32", "F64"}:
-            return None
-        layout = tensor.layout
-        return np.concatenate(
-            [
-                self._keys(tensor, block).rounding(stop - start)
-                for block in range(span.first, span.last)
-                for start, stop in [layout.bounds(block)]
-            ]
-        )
+
+def _rounding(keys: Sequence[BlockKeys], counts: Sequence[int]) -> NDArray[np.uint8]:
+    """The blocks' own random bytes, one a carrier."""
+    return np.frombuffer(b"".join(key.rounding(count) for key, count in zip(keys, counts, strict=True)), np.uint8)
 
 
 def _still(values: Floats, below: Floats | None) -> NDArray[np.bool_] | None:
@@ -158,7 +143,30 @@ def _amplitudes(
     return sizes
 
 
-def round_to_grid(target: Floats, grid: Grid, random: NDArray[np.uint16]) -> Floats:
+def _encode_on_grid(target: Floats, dtype: DType, grid: Grid, random: NDArray[np.uint8] | None) -> bytes:
+    """The bytes of weights that lie, or with `random` are brought to lie, on the grid of the reference."""
+    if random is None:
+        return encode(target, dtype)
+    if dtype.name == grid.name == "BF16":
+        # A bfloat16 is the upper half of a float32, so rounding and writing are one addition and one cut.
+        return _round_up(target, grid, random).view("<u2")[1::2].tobytes()
+    return encode(round_to_grid(target, grid, random), dtype)
+
+
+def _round_up(narrow: Floats, grid: Grid, random: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Bits of float32 values, moved up by the random share of a step (in 1/256, and half of that): cut them next."""
+    dropped = 23 - grid.mantissa_bits
+    up = random.astype(np.uint32)
+    if dropped > 8:
+        up <<= np.uint32(dropped - 8)
+        up += np.uint32(1 << (dropped - 9))
+    else:
+        up >>= np.uint32(8 - dropped)
+    up += narrow.view(np.uint32)
+    return up
+
+
+def round_to_grid(target: Floats, grid: Grid, random: NDArray[np.uint8]) -> Floats:
     """Round stochastically: up with the probability of the distance, so that the mean stays where it was.
 
     What lies on the grid already stays where it is.
@@ -166,23 +174,17 @@ def round_to_grid(target: Floats, grid: Grid, random: NDArray[np.uint16]) -> Flo
     Args:
         target: where each weight should lie, float32 or float64.
         grid: the grid of the reference.
-        random: one 16-bit random number a weight, keyed.
+        random: one random byte a weight, keyed.
     """
     with np.errstate(over="ignore", under="ignore"):
         narrow = np.ascontiguousarray(target, dtype=np.float32)
     if grid.name == "F32":
         return narrow
-    dropped = 23 - grid.mantissa_bits
-    up = random.astype(np.uint32)
-    if dropped > 16:
-        up <<= np.uint32(dropped - 16)
-    elif dropped < 16:
-        up >>= np.uint32(16 - dropped)
-    up += narrow.view(np.uint32)
-    up &= np.uint32(0xFFFFFFFF << dropped & 0xFFFFFFFF)
+    up = _round_up(narrow, grid, random)
+    up &= np.uint32(0xFFFFFFFF << (23 - grid.mantissa_bits) & 0xFFFFFFFF)
     rounded = up.view(np.float32)
     if grid.name == "F16":
-        steps = np.abs(narrow) * np.float32(2.0**24) + random * np.float32(2.0**-16)
+        steps = np.abs(narrow) * np.float32(2.0**24) + (random + np.float32(0.5)) * np.float32(2.0**-8)
         small = np.copysign(np.floor(steps) * np.float32(2.0**-24), narrow)
         rounded = np.where(np.abs(narrow) < _HALF_NORMAL, small, np.clip(rounded, -_HALF_MAX, _HALF_MAX))
     return rounded

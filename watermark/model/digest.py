@@ -12,18 +12,13 @@ Does not know what a mark is. SHA-256 throughout (FIPS 180-4).
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import hashlib
 import math
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 from watermark.model.directory import Model
+from watermark.model.parallel import in_order
 from watermark.model.safetensors import TensorInfo
 
 Progress = Callable[[int], None]
@@ -37,11 +32,6 @@ MIN_LINE_ELEMENTS = 256
 #: Elements of one piece of work: few enough that its arrays stay in a core's cache.
 _CHUNK_ELEMENTS = 1 << 19
 _READ_BYTES = 1 << 20
-#: Parameters of mallopt(3) in glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
-
-_Task = TypeVar("_Task")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -175,46 +165,3 @@ def digest_model(model: Model, progress: Progress | None = None) -> ModelDigest:
     files = dict(sorted(digests))
     model.verify_unchanged()
     return ModelDigest(files, tensors, canonical_digest(tensors.values()))
-
-
-def workers() -> int:
-    """Threads for work that releases the interpreter's lock: one a core, at most eight."""
-    return min(8, os.cpu_count() or 1)
-
-
-def in_order(work: Callable[[_Task], _Result], tasks: Iterable[_Task], *, ahead: int = 4) -> Iterator[_Result]:
-    """Run `work` over `tasks` on all cores and yield the results in order, at most a few tasks ahead.
-
-    The bound keeps memory flat however large the model is; an error in a task surfaces at its place in the order.
-    """
-    _keep_freed_memory()
-    count = workers()
-    pending: deque[Future[_Result]] = deque()
-    with ThreadPoolExecutor(count) as pool:
-        try:
-            for task in tasks:
-                pending.append(pool.submit(work, task))
-                if len(pending) >= count + ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
-
-
-@functools.cache
-def _keep_freed_memory() -> None:
-    """Tell glibc to keep what a piece of work frees for the next one, instead of giving it back to the kernel.
-
-    Arrays of half a megabyte are mapped and unmapped at each use otherwise; threads then wait for one another's page
-    faults, and two of them were slower than one (measured). Nothing happens where the C library is another.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-    mallopt(_M_TRIM_THRESHOLD, 32 << 20)
-    mallopt(_M_TOP_PAD, 8 << 20)
-    mallopt(_M_ARENA_MAX, workers() + 1)  # each arena keeps what its threads freed: no more of them than needed

@@ -14,23 +14,42 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
+from pickle import PickleBuffer
 
 from watermark.errors import RegistryError
-from watermark.model.digest import Progress, Span, block_digests, in_order, read_span, spans_of, tensor_digest
+from watermark.model.digest import Progress, Span, block_digests, read_span, spans_of, tensor_digest
 from watermark.model.directory import Model
+from watermark.model.parallel import in_order_forked
 
-#: Gives the new bytes of a span, one item a copy, from its old bytes.
-Change = Callable[[Span, bytes], tuple[bytes, ...]]
+
+@dataclass(frozen=True)
+class NewBytes:
+    """The new bytes of a span, one item a copy, and how far the farthest weight moved."""
+
+    copies: tuple[bytes | memoryview, ...]
+    largest_change: float = 0.0
+
+    def __reduce__(self) -> tuple[type[NewBytes], tuple[tuple[PickleBuffer, ...], float]]:
+        """Pass from one process to another without a copy in between (PEP 574): the bytes arrive as memoryviews."""
+        return NewBytes, (tuple(PickleBuffer(data) for data in self.copies), self.largest_change)
+
+
+#: Gives the new bytes of a span from its old ones; runs in another process, so it must tell all in its result.
+Change = Callable[[Span, bytes], NewBytes]
 
 _SYNC_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class WrittenShard:
-    """What was written of one copy of a shard: SHA-256 of the file, and the digest of each tensor by name."""
+    """What was written of one copy of a shard: SHA-256 of the file, and the digest of each tensor by name.
+
+    `largest_change` is that of any weight in any of the copies.
+    """
 
     file: bytes
     tensors: dict[str, bytes]
+    largest_change: float = 0.0
 
 
 def rewrite_shard(
@@ -46,9 +65,11 @@ def rewrite_shard(
     files = [hashlib.sha256() for _ in targets]
     digests: list[dict[str, list[bytes]]] = [{tensor.name: [] for tensor in tensors} for _ in targets]
 
-    def work(span: Span) -> tuple[Span, tuple[bytes, ...], tuple[list[bytes], ...]]:
+    largest = 0.0
+
+    def work(span: Span) -> tuple[Span, NewBytes, tuple[list[bytes], ...]]:
         new = change(span, read_span(model, span))
-        return span, new, tuple(block_digests(data, span) for data in new)
+        return span, new, tuple(block_digests(data, span) for data in new.copies)
 
     spans: Iterator[Span] = (span for tensor in tensors for span in spans_of(tensor))
     try:
@@ -59,14 +80,16 @@ def rewrite_shard(
             for stream, state in zip(streams, files, strict=True):
                 _write(stream, header)
                 state.update(header)
-            for span, new, blocks in in_order(work, spans):
-                for copy, data in enumerate(new):
+            size_bytes = sum(tensor.nbytes for tensor in tensors)
+            for span, new, blocks in in_order_forked(work, spans, size_bytes):
+                largest = max(largest, new.largest_change)
+                for copy, data in enumerate(new.copies):
                     _write(streams[copy], data)
                     files[copy].update(data)
                     digests[copy][span.tensor.name] += blocks[copy]
-                syncing.wrote(len(new[0]))
+                syncing.wrote(len(new.copies[0]))
                 if progress is not None:
-                    progress(len(new[0]))
+                    progress(len(new.copies[0]))
             syncing.finish()
     except OSError as err:
         raise RegistryError(
@@ -76,12 +99,13 @@ def rewrite_shard(
         WrittenShard(
             files[copy].digest(),
             {t.name: tensor_digest(t.dtype.name, t.shape, digests[copy][t.name]) for t in tensors},
+            largest,
         )
         for copy in range(len(targets))
     )
 
 
-def _write(stream: RawIOBase, data: bytes) -> None:
+def _write(stream: RawIOBase, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[stream.write(view) or 0 :]

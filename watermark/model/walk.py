@@ -286,7 +286,8 @@ def _kind(status: os.stat_result) -> str:
 def _link_hint(target: str) -> str:
     if "/blobs/" in f"/{target}":
         return (
-            "this is the Hugging Face cache, where a snapshot is links into blobs/: make a real copy with "
+            "this is the Hugging Face cache, where a snapshot is links into blobs/: accept them with "
+            "`--allow-links-below DIR`, DIR being the folder that holds blobs/, or make a real copy with "
             "`cp -RL SNAPSHOT COPY` or `hf download REPO --local-dir COPY`, and use that"
         )
     return "replace the link by the file it leads to: `cp -RL MODEL COPY` copies a folder so"

@@ -7,7 +7,7 @@ import pytest
 from registry.signing import dsse
 from registry.signing.canonical import canonical
 from registry.signing.entry import ENTRY_PAYLOAD_TYPE, MAX_ENTRY_BYTES, OWNER, make_entry, read_entry
-from registry.signing.keys import ALGORITHMS, PrivateKey, generate
+from registry.signing.keys import ALGORITHMS, MLDSA_ALGORITHMS, PrivateKey, generate
 from tests.registry.signing.models import KEY_ONE
 from watermark.errors import DocumentError, InputError, LimitError, SignatureError, UntrustedKeyError
 
@@ -18,7 +18,8 @@ BODY = {"release": "abc", "claims": ["00"], "n": 3}
 def test_round_trip(algorithm: str) -> None:
     key = generate(algorithm)
     data = make_entry("release", BODY, key)
-    assert data == make_entry("release", BODY, key)
+    if algorithm not in MLDSA_ALGORITHMS:  # FIPS 204 signs with fresh randomness
+        assert data == make_entry("release", BODY, key)
     entry = read_entry(data)
     assert (entry.kind, dict(entry.body), entry.key_id) == ("release", BODY, key.public.key_id)
     entry.verify(key.public)

@@ -233,7 +233,7 @@ def test_hints_of_other_clients(model: Path) -> None:
 
 def test_keyless_bundles_are_named(model: Path) -> None:
     document = json.loads(sign_in_place(model))
-    document["verificationMaterial"] = {"certificate": {"rawBytes": "AAAA"}, "tlogEntries": [{}]}
+    document["verificationMaterial"] = {"certificate": {"rawBytes": "AAAA"}, "tlogEntries": []}
     with pytest.raises(SignatureError, match="keyless"):
         verify_model(model, json.dumps(document).encode(), key=KEY_ONE.public)
 

@@ -89,6 +89,6 @@ def mark_model(reference: Path, out: Path, recipients: tuple[str, ...] = (), str
             copy.mkdir(parents=True)
         for shard in model.shards:
             rewrite_shard(
-                model, shard, [copy / shard for copy in copies], lambda span, raw: embedder.mark(span, raw, None).copies
+                model, shard, [copy / shard for copy in copies], lambda span, raw: embedder.mark(span, raw, None)
             )
     return MarkedModel(reference, plan, copies, embedder)

@@ -1,0 +1,137 @@
+"""The answer of `rehearse`: what is left of the mark beside what is left of the model, as text, JSON and page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli.answer import escaped, table
+from cli.page import INK, LIMIT, SERIES, literal, plot, write_page
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from matplotlib.axes import Axes
+
+    from cli.rehearse import Rehearsed, RehearseResult
+
+#: The literature counts an attack only while the model keeps this share of its quality.
+USEFUL = 0.95
+_MARKERS = "os^Dvp*XP<>"
+
+
+def json_of_rehearsal(result: RehearseResult) -> dict[str, Any]:
+    """The document of `rehearse --json`; `utility` is null where the measure has no meaning as a share."""
+    return {
+        "strength": result.strength,
+        "expected_log2_p": result.expected_log2_p,
+        "measure": result.measure,
+        "threshold": result.threshold,
+        "points": [
+            {
+                "family": point.family,
+                "strength": point.strength,
+                "verdict": point.verdict,
+                "recipient_found": point.recipient,
+                "log2_p_adjusted": -point.bits,
+                "quality": point.quality,
+                "utility": None if math.isnan(point.utility) else point.utility,
+            }
+            for point in result.points
+        ],
+        "weakest_useful": result.weakest.key if result.weakest else None,
+    }
+
+
+def text_of_rehearsal(result: RehearseResult) -> tuple[str, ...]:
+    """The lines of `rehearse`: the weakest place first, then every point."""
+    rows: list[tuple[object, ...]] = [("attack", "bits", "verdict", "copy", "quality kept")]
+    for point in result.points:
+        found = "named" if point.recipient else "-"
+        rows.append((point.key, f"{point.bits:,.0f}", point.verdict, found, _share(point)))
+    return (
+        _headline(result),
+        *table(rows, right=(1, 4)),
+        f"  quality: {escaped(result.measure)}; strength {result.strength:.4%} of each row's deviation",
+        f"  kept in {escaped(result.work)}: the same command goes on there; delete it when you are done",
+    )
+
+
+def _headline(result: RehearseResult) -> str:
+    weakest = result.weakest
+    if weakest is None:
+        return "UNDECIDED   no attack left 95 % of the quality: nothing useful was left to test"
+    lost = [one for one in result.points if one.utility >= USEFUL and one.verdict != "ours"]
+    if lost:
+        return f"ERASED   {escaped(lost[0].key)} leaves {_share(lost[0])} of the quality and too little of the mark"
+    least = f"weakest: {escaped(weakest.key)}, {weakest.bits:,.0f} bits"
+    return f"HOLDS   every attack that leaves 95 % of the quality is found; {least}"
+
+
+def _share(point: Rehearsed) -> str:
+    return "-" if math.isnan(point.utility) else f"{point.utility:.1%}"
+
+
+def exit_code_of_rehearsal(result: RehearseResult) -> int:
+    """0 when every useful attack was found, 1 when one was not, 3 when none was useful."""
+    if result.weakest is None:
+        return 3
+    return int(any(point.utility >= USEFUL and point.verdict != "ours" for point in result.points))
+
+
+def write_rehearsal_page(path: Path, result: RehearseResult, model: Path) -> None:
+    """Write the page of `rehearse --report`, in one step."""
+    head, _, sentence = _headline(result).partition("   ")
+    write_page(
+        path,
+        "rehearse.html.j2",
+        title=f"{head}: rehearsal of {model}",
+        result=result,
+        model=model,
+        verdict=head,
+        sentence=f"{sentence[:1].upper()}{sentence[1:]}.",
+        tone={"HOLDS": "not-shown", "ERASED": "ours"}.get(head, "no-power"),
+        chart=_chart(result),
+        rows=[(point, _share(point)) for point in result.points],
+    )
+
+
+def _chart(result: RehearseResult) -> Markup | None:
+    """Evidence against quality, a line a family; the corner at the upper left is where a thief ends."""
+    shown = [point for point in result.points if not math.isnan(point.utility)]
+    if not shown:
+        return None
+    families: dict[str, list[Rehearsed]] = {}
+    for point in shown:
+        families.setdefault(point.family, []).append(point)
+
+    def draw(axes: Axes) -> None:
+        for number, (family, points) in enumerate(families.items()):
+            line = sorted(points, key=lambda point: point.utility)
+            axes.plot(
+                [point.utility * 100 for point in line],
+                [point.bits for point in line],
+                color=SERIES[number % len(SERIES)],
+                marker=_MARKERS[number % len(_MARKERS)],
+                linestyle="--" if number >= len(SERIES) else "-",
+                label=literal(family),
+            )
+        axes.set_yscale("symlog", linthresh=10)
+        axes.set_ylim(0, max(point.bits for point in shown) * 3 + 10)
+        axes.axhline(-result.threshold, color=LIMIT, linestyle=":", linewidth=1.5)
+        axes.annotate(
+            f"needed: {-result.threshold:,.0f}", (axes.get_xlim()[0], -result.threshold), color=LIMIT, va="bottom"
+        )
+        axes.axvline(USEFUL * 100, color=INK, linestyle=":", linewidth=1)
+        axes.set_xlabel("quality kept, %")
+        axes.set_ylabel("bits of evidence")
+        legend = axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+        _ink(legend.get_texts())
+
+    return plot(draw, height=5.2, says="Bits of evidence against quality kept, one line for each family of attacks")
+
+
+def _ink(texts: Sequence[Any]) -> None:
+    for text in texts:
+        text.set_color(INK)

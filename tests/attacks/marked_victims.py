@@ -1,0 +1,109 @@
+"""A marked victim on disk, what its mark shows in a suspect before and after alignment, and what wrong keys show."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tests.attacks.victims import state_of, write
+from tests.watermark.marks.models import MarkedModel, mark_model
+from watermark.attacks.interface import State
+from watermark.evidence import KeyedTest
+from watermark.lineage.symmetry import Alignment, align, write_aligned
+from watermark.marks.detect import DIFFERENCE, detect, residual
+from watermark.marks.spans import Carrier, Sources, quantise, read_values
+from watermark.model.digest import spans_of
+from watermark.model.directory import Model, open_model
+from watermark.model.torch_state import load_state
+
+STRENGTH = 0.03
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one suspect shows after alignment."""
+
+    test: KeyedTest
+    alignment: Alignment | None
+
+    @property
+    def z(self) -> float:
+        return self.test.z
+
+
+class Victim:
+    """One model with one mark; everything about it is computed once."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.kind = kind
+        reference = write(folder / "reference", state_of(kind))
+        self.marked: MarkedModel = mark_model(reference, folder / "copies", strength=STRENGTH)
+        self.state: State = load_state(self.marked.copies[0])
+        self.names = {t.digest.hex(): t.names[0] for t in self.marked.plan.surveys.values()}
+        self.untouched_z = self.plain(self.state).z
+
+    def plain(self, suspect: State) -> KeyedTest:
+        """The test on the suspect as it stands, tensors taken by name and shape."""
+        with tempfile.TemporaryDirectory() as folder, open_model(self.marked.reference) as reference:
+            with open_model(write(Path(folder) / "s", suspect)) as model:
+                return self._test(reference, model, model)
+
+    def shown_in(self, suspect: State) -> Shown:
+        """The test on the aligned suspect."""
+        with tempfile.TemporaryDirectory() as folder, open_model(self.marked.reference) as reference:
+            with open_model(write(Path(folder) / "s", suspect)) as model:
+                found = align(reference, self._wanted(reference), model)
+                if found is None:
+                    return Shown(KeyedTest(DIFFERENCE, 0, 0, 0), None)
+                (Path(folder) / "a").mkdir()
+                with write_aligned(found, Path(folder) / "a") as aligned:
+                    return Shown(self._test(reference, aligned, aligned), found)
+
+    def wrong_keys(self, suspect: State, keys: int, seed: int = 0) -> list[KeyedTest]:
+        """What so many keys that marked nothing show in the aligned suspect: aligned once, chips drawn for each."""
+        with tempfile.TemporaryDirectory() as folder, open_model(self.marked.reference) as reference:
+            with open_model(write(Path(folder) / "s", suspect)) as model:
+                found = align(reference, self._wanted(reference), model)
+                if found is None:
+                    return []
+                (Path(folder) / "a").mkdir()
+                with write_aligned(found, Path(folder) / "a") as aligned:
+                    shown = self._shown(reference, aligned)
+        draw = np.random.default_rng(seed)
+        energy = int(np.square(shown, dtype=np.float64).sum())
+        tests: list[KeyedTest] = []
+        for _ in range(keys):
+            bits = np.unpackbits(draw.integers(0, 256, -(-len(shown) // 8), np.uint8), count=len(shown))
+            total = int(2 * np.dot(bits.astype(np.float32), shown).astype(np.float64) - shown.sum(dtype=np.float64))
+            tests.append(KeyedTest(DIFFERENCE, total, energy, len(shown)))
+        return tests
+
+    def _wanted(self, reference: Model) -> list:
+        return [reference.tensors[self.names[marked.digest]] for marked in self.marked.plan.geometry.marked]
+
+    def _carriers(self, reference: Model, suspect: Model) -> list[Carrier]:
+        named = [(marked, self.names[marked.digest]) for marked in self.marked.plan.geometry.marked]
+        return [
+            Carrier(marked, suspect.tensors[name], reference.tensors[name])
+            for marked, name in named
+            if name in suspect.tensors and suspect.tensors[name].shape == marked.shape
+        ]
+
+    def _test(self, reference: Model, suspect: Model, _: Model) -> KeyedTest:
+        carriers = self._carriers(reference, suspect)
+        return detect(Sources(suspect, reference), carriers, self.marked.chips, [DIFFERENCE])[0]
+
+    def _shown(self, reference: Model, suspect: Model) -> np.ndarray:
+        """The quantised difference of all carriers, each line weighted as the test does (rounded to whole numbers)."""
+        pieces = []
+        sources = Sources(suspect, reference)
+        for carrier in self._carriers(reference, suspect):
+            for span in spans_of(carrier.suspect):
+                values = read_values(sources, carrier, span)
+                shown = residual(DIFFERENCE, values, carrier.marked.layout)
+                assert shown is not None
+                pieces.append(quantise(shown.reshape(1, -1), 2.2)[0].ravel())
+        return np.concatenate(pieces)
