@@ -37,7 +37,13 @@ class AlignedSuspect:
     def named(self, tests: Sequence[KeyedTest]) -> list[KeyedTest]:
         """Tests on these weights, called so, with what was undone."""
         undone = "; ".join(self.alignment.undone) or "scales fitted"
-        return [replace(test, name=test.name + ALIGNED, detail=f"z = {test.z:.1f}, {undone}") for test in tests]
+        return [replace(test, name=test.name + ALIGNED, detail=f"z = {test.z:.1f}; {undone}") for test in tests]
+
+    def notes(self) -> list[str]:
+        """What a report says of the alignment."""
+        if not self.alignment.undone:
+            return []
+        return [f"undone before testing once more, against the unmarked reference: {'; '.join(self.alignment.undone)}"]
 
 
 def is_settled(tests: Sequence[KeyedTest]) -> bool:

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from cli.aligned import ALIGNED
 from cli.drafts import sync
 from cli.evidence_file import CopyOpening, EvidenceBody, PriorCase, write_evidence
 from cli.examine import Finding, open_reference
@@ -35,6 +36,7 @@ from watermark.errors import CapacityError, ConflictError, InputError, KeyMismat
 from watermark.evidence import (
     THRESHOLD_LOG2_P,
     THRESHOLD_RECIPIENT_LOG2_P,
+    THRESHOLD_STAMPED_LOG2_P,
     KeyedTest,
 )
 from watermark.marks import commitment
@@ -102,6 +104,11 @@ def open_case(
     best = min(usable, key=lambda test: test.log2_p, default=None)
     if best is None or best.log2_p == 0:
         raise CapacityError("what this verdict rests on cannot be shown from few opened blocks")
+    if finding.best is not None and finding.best.name.endswith(ALIGNED) and best.log2_p > THRESHOLD_STAMPED_LOG2_P:
+        raise CapacityError(
+            "the mark shows only after the suspect is aligned to the reference, which opened blocks cannot show",
+            hint="show the verifier the whole reference under confidence: he aligns the suspect himself and checks",
+        )
     blocks, layer = _how_many(finding, best, mark.geometry)
     shapes = {tensor.shape for tensor in suspect.tensors.values() if tensor.dtype.is_decodable}
     body = {

@@ -134,29 +134,31 @@ def check_unlocked(
             book: ReleaseBook = registry.records
         else:
             book = book_without_registry(home, secrets, request.reference, progress)
-        records = _releases(book, request)
-        considered, fingerprint = len(records), None
+        known = _releases(book, request)
+        records, fingerprint = known, None
         if not request.releases:
-            records, fingerprint = likely_first(records, book.sketches(), suspect)
+            records, fingerprint = likely_first(known, book.sketches(), suspect)
         digests = digest_tensors(suspect, progress)
-        given = _given_reference(request, records)
-        findings = [
-            examine(
-                suspect,
-                digests,
-                record,
-                book.copies(record.release_id),
-                secrets.of(record),
-                given(record),
-                progress,
-            )
-            for record in records
-        ]
-        suspect.verify_unchanged()
+        given = _given_reference(request, known)
         digest = canonical_digest(digests.values())
-        orders = orders_of(findings, book, home.trust())
-        result = judge(findings, digest.hex(), suspect, request, orders, considered=considered)
-        result = with_order(result, orders, findings, request)
+
+        def look(record: ReleaseRecord) -> Finding:
+            copies = book.copies(record.release_id)
+            return examine(suspect, digests, record, copies, secrets.of(record), given(record), progress)
+
+        def conclude(findings: list[Finding]) -> CheckResult:
+            orders = orders_of(findings, book, home.trust())
+            result = judge(findings, digest.hex(), suspect, request, orders, considered=len(known))
+            return with_order(result, orders, findings, request)
+
+        findings = [look(record) for record in records]
+        result = conclude(findings)
+        if result.verdict != OURS and fingerprint is not None and fingerprint.untested:
+            # A sketch may hasten what is found; that nothing is there only the keyed tests may say.
+            findings += [look(record) for record in known if record not in records]
+            records, fingerprint = known, replace(fingerprint, untested=0)
+            result = conclude(findings)
+        suspect.verify_unchanged()
         notes = note_of_untested(fingerprint)
         result = replace(result, fingerprint=fingerprint, reasons=(*result.reasons, *notes))
         if registry is None:

@@ -144,6 +144,7 @@ def examine(
             if min(again, key=_log2_p).log2_p < min(map(_log2_p, tests), default=0.0):
                 shown_in = (aligned.sources, list(aligned.carriers))
             tests += aligned.named(again)
+            notes += aligned.notes()
         kin = None
         if reference.model is not None and not is_settled(tests):
             kin = find_kin(reference.model, suspect, base)

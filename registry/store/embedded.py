@@ -99,7 +99,14 @@ class EmbeddedRegistry:
                 f"{self.folder}: the log key is not the one of {self.origin}", hint="use this log's key"
             )
         sequencer = Sequencer(
-            writer, self._reader, self._files, signer, clock, second=keys.second, admission=self._admission
+            writer,
+            self._reader,
+            self._files,
+            signer,
+            clock,
+            second=keys.second,
+            second_verifiers=() if second is None else (second,),
+            admission=self._admission,
         )
         sequencer.publish()
         self.vkeys = (self.vkey,) if second is None else (self.vkey, second.vkey)

@@ -22,9 +22,9 @@ from functools import partial
 from sqlalchemy import Engine, insert, update
 from sqlmodel import Session, col, select
 
-from registry.log.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint
+from registry.log.checkpoint import Checkpoint, sign_checkpoint, verify_checkpoint, verify_second_lines
 from registry.log.merkle import consistency_proof, leaf_hash, node_hash, root_from, verify_consistency
-from registry.log.note import NoteSigner, RawSigner, parse_note
+from registry.log.note import NoteSigner, NoteVerifier, RawSigner, parse_note
 from registry.log.tiles import MAX_ENTRY_BYTES, TILE_HEIGHT, TILE_WIDTH, TileHashes, tiles_between
 from registry.store.admission import KeyAdmission
 from registry.store.clock import Clock
@@ -64,14 +64,15 @@ class Sequencer:
         clock: Clock,
         *,
         second: RawSigner | None = None,
+        second_verifiers: Sequence[NoteVerifier] = (),
         admission: KeyAdmission | None = None,
     ) -> None:
         """Two engines on one database, the first a writing one; nothing is read or written yet.
 
         `admission` judges entries before they are taken in; without one any bytes are.
-        `second` is the log's ML-DSA-44 key, which signs each checkpoint beside `signer`.
+        `second` is the log's ML-DSA-44 key, which signs each checkpoint beside `signer`; `second_verifiers` know it.
         """
-        self._second, self._admission = second, admission
+        self._second, self._second_verifiers, self._admission = second, second_verifiers, admission
         self._writer, self._reader = writer, reader
         self._files, self._signer, self._clock = files, signer, clock
         self._published = False
@@ -167,7 +168,11 @@ class Sequencer:
         if data is None:
             raise RollbackError(f"{place}: missing, although this log has signed checkpoints")
         try:
-            return View(place, data, verify_checkpoint(parse_note(data), [self._signer.verifier]))
+            note = parse_note(data)
+            checkpoint = verify_checkpoint(note, [self._signer.verifier])
+            # Not demanded: the checkpoints of a log from before there was a second key have one line.
+            verify_second_lines(note, checkpoint, self._second_verifiers)
+            return View(place, data, checkpoint)
         except WeightmarkError as error:
             raise LogHaltedError(f"{place}: damaged ({error})") from error
 

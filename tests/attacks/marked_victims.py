@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tests.attacks.victims import state_of, write
+from tests.attacks.victims import write
 from tests.watermark.marks.models import MarkedModel, mark_model
 from watermark.attacks.interface import State
 from watermark.evidence import KeyedTest
@@ -17,6 +19,7 @@ from watermark.marks.detect import DIFFERENCE, detect, residual
 from watermark.marks.spans import Carrier, Sources, quantise, read_values
 from watermark.model.digest import spans_of
 from watermark.model.directory import Model, open_model
+from watermark.model.safetensors import TensorInfo
 from watermark.model.torch_state import load_state
 
 STRENGTH = 0.03
@@ -31,15 +34,15 @@ class Shown:
 
     @property
     def z(self) -> float:
+        """T in units of its deviation under the null."""
         return self.test.z
 
 
 class Victim:
     """One model with one mark; everything about it is computed once."""
 
-    def __init__(self, folder: Path, kind: str) -> None:
-        self.kind = kind
-        reference = write(folder / "reference", state_of(kind))
+    def __init__(self, folder: Path, reference_state: State) -> None:
+        reference = write(folder / "reference", reference_state)
         self.marked: MarkedModel = mark_model(reference, folder / "copies", strength=STRENGTH)
         self.state: State = load_state(self.marked.copies[0])
         self.names = {t.digest.hex(): t.names[0] for t in self.marked.plan.surveys.values()}
@@ -47,41 +50,50 @@ class Victim:
 
     def plain(self, suspect: State) -> KeyedTest:
         """The test on the suspect as it stands, tensors taken by name and shape."""
-        with tempfile.TemporaryDirectory() as folder, open_model(self.marked.reference) as reference:
-            with open_model(write(Path(folder) / "s", suspect)) as model:
-                return self._test(reference, model, model)
+        with self._opened(suspect) as (reference, model, _):
+            return self._test(reference, model)
 
     def shown_in(self, suspect: State) -> Shown:
         """The test on the aligned suspect."""
-        with tempfile.TemporaryDirectory() as folder, open_model(self.marked.reference) as reference:
-            with open_model(write(Path(folder) / "s", suspect)) as model:
-                found = align(reference, self._wanted(reference), model)
-                if found is None:
-                    return Shown(KeyedTest(DIFFERENCE, 0, 0, 0), None)
-                (Path(folder) / "a").mkdir()
-                with write_aligned(found, Path(folder) / "a") as aligned:
-                    return Shown(self._test(reference, aligned, aligned), found)
+        with self._opened(suspect) as (reference, model, folder):
+            found = align(reference, self._wanted(reference), model)
+            if found is None:
+                return Shown(KeyedTest(DIFFERENCE, 0, 0, 0), None)
+            with write_aligned(found, folder) as aligned:
+                return Shown(self._test(reference, aligned), found)
 
     def wrong_keys(self, suspect: State, keys: int, seed: int = 0) -> list[KeyedTest]:
         """What so many keys that marked nothing show in the aligned suspect: aligned once, chips drawn for each."""
-        with tempfile.TemporaryDirectory() as folder, open_model(self.marked.reference) as reference:
-            with open_model(write(Path(folder) / "s", suspect)) as model:
-                found = align(reference, self._wanted(reference), model)
-                if found is None:
-                    return []
-                (Path(folder) / "a").mkdir()
-                with write_aligned(found, Path(folder) / "a") as aligned:
-                    shown = self._shown(reference, aligned)
+        with self._opened(suspect) as (reference, model, folder):
+            found = align(reference, self._wanted(reference), model)
+            if found is None:
+                return []
+            with write_aligned(found, folder) as aligned:
+                shown = self._shown(reference, aligned)
         draw = np.random.default_rng(seed)
         energy = int(np.square(shown, dtype=np.float64).sum())
+        whole = int(shown.sum(dtype=np.float64))
         tests: list[KeyedTest] = []
         for _ in range(keys):
             bits = np.unpackbits(draw.integers(0, 256, -(-len(shown) // 8), np.uint8), count=len(shown))
-            total = int(2 * np.dot(bits.astype(np.float32), shown).astype(np.float64) - shown.sum(dtype=np.float64))
+            # +-1 chips from bits; sums of whole numbers, exact in float32 at this size
+            total = 2 * int(np.dot(bits.astype(np.float32), shown)) - whole
             tests.append(KeyedTest(DIFFERENCE, total, energy, len(shown)))
         return tests
 
-    def _wanted(self, reference: Model) -> list:
+    @contextmanager
+    def _opened(self, suspect: State) -> Iterator[tuple[Model, Model, Path]]:
+        """The reference and the suspect, open, and an empty folder."""
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            open_model(self.marked.reference) as reference,
+            open_model(write(Path(folder) / "suspect", suspect)) as model,
+        ):
+            empty = Path(folder) / "aligned"
+            empty.mkdir()
+            yield reference, model, empty
+
+    def _wanted(self, reference: Model) -> list[TensorInfo]:
         return [reference.tensors[self.names[marked.digest]] for marked in self.marked.plan.geometry.marked]
 
     def _carriers(self, reference: Model, suspect: Model) -> list[Carrier]:
@@ -92,7 +104,7 @@ class Victim:
             if name in suspect.tensors and suspect.tensors[name].shape == marked.shape
         ]
 
-    def _test(self, reference: Model, suspect: Model, _: Model) -> KeyedTest:
+    def _test(self, reference: Model, suspect: Model) -> KeyedTest:
         carriers = self._carriers(reference, suspect)
         return detect(Sources(suspect, reference), carriers, self.marked.chips, [DIFFERENCE])[0]
 

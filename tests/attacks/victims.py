@@ -57,7 +57,9 @@ def module_of(kind: str, seed: int = 0, **changes: Any) -> torch.nn.Module:
                 values.data = float(is_gain) + 0.2 * torch.randn(values.shape)
         for name, values in module.named_buffers():
             if name.endswith(("running_mean", "running_var")):
-                values.copy_(0.5 + torch.rand(values.shape) if name.endswith("var") else 0.1 * torch.randn(values.shape))
+                values.copy_(
+                    0.5 + torch.rand(values.shape) if name.endswith("var") else 0.1 * torch.randn(values.shape)
+                )
     return module.eval()
 
 

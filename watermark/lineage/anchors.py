@@ -26,6 +26,9 @@ _POWER_ROUNDS = 4
 #: Streams of signs set aside for one projection.
 _PROJECTIONS = 64
 
+#: Squares of a whole row of such numbers still fit float32.
+_LARGEST = np.float32(1e14)
+
 _UPPER = np.triu_indices(ANCHORS)
 _TWICE = np.where(_UPPER[0] == _UPPER[1], 1.0, 2.0**0.5)
 
@@ -45,6 +48,14 @@ def public_signs(start: int, stop: int, stream: int = 0) -> Floats:
     signs *= 2
     signs -= 1
     return signs
+
+
+def sane(values: Floats) -> Floats:
+    """What is no number becomes 0, what is too large to be squared is cut: a suspect's file may hold anything."""
+    if values.size == 0 or (values.min() >= -_LARGEST and values.max() <= _LARGEST):
+        return values
+    cut: Floats = np.clip(np.where(np.isfinite(values), values, np.float32(0)), -_LARGEST, _LARGEST)
+    return cut
 
 
 def unit_rows(matrix: Floats) -> Floats:

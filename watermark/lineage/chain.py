@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from watermark.lineage.anchors import sane
 from watermark.lineage.symmetry.faces import is_readable
 from watermark.model.directory import Model
 from watermark.model.safetensors import TensorInfo
@@ -42,7 +43,7 @@ class Link:
         """The layer as (outputs, inputs, taps); what is no number is 0."""
         with np.errstate(over="ignore"):
             values = model.values(self.tensor, 0, math.prod(self.tensor.shape)).astype(np.float32, copy=False)
-        whole = np.where(np.isfinite(values), values, np.float32(0)).reshape(self.tensor.shape)
+        whole = sane(values).reshape(self.tensor.shape)
         turned = whole.T if self.is_transposed else whole
         return np.ascontiguousarray(turned).reshape(self.outputs, self.inputs, self.taps)
 
@@ -122,6 +123,6 @@ def _energies(model: Model, tensor: TensorInfo) -> tuple[Doubles, Doubles]:
     """Sums of squares over the first axis' entries and over the second's."""
     with np.errstate(over="ignore"):
         values = model.values(tensor, 0, math.prod(tensor.shape)).astype(np.float32, copy=False)
-    squares = np.square(np.where(np.isfinite(values), values, np.float32(0)), dtype=np.float64)
+    squares = np.square(sane(values), dtype=np.float64)
     squares = squares.reshape(tensor.shape[0], tensor.shape[1], -1).sum(axis=2)
     return squares.sum(axis=1), squares.sum(axis=0)

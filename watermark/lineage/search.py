@@ -29,6 +29,8 @@ _BITS = 1_024
 _MEAN_COUNT = 64
 #: Sketches unpacked at once.
 _CHUNK = 1 << 16
+#: Sketches compared at once: few enough that a word of each stays in a core's cache.
+_AT_ONCE = 1 << 14
 
 Words = NDArray[np.uint64]
 Floats = NDArray[np.float32]
@@ -59,12 +61,13 @@ class SketchIndex:
         """
         self._wholes, self._forms = wholes, forms
         self._means = {int(form): self._mean_of(int(form)) for form in np.unique(forms)}
-        self._words = np.empty((len(wholes), _BITS // 64), np.uint64)
+        # One row a word: xor and popcount then run along memory.
+        self._words = np.empty((_BITS // 64, len(wholes)), np.uint64)
         self._lengths = np.empty(len(wholes), np.float32)
         for first in range(0, len(wholes), _CHUNK):
             chosen = slice(first, first + _CHUNK)
             centred = self._centred(wholes[chosen], forms[chosen])
-            self._words[chosen] = _sign_words(centred)
+            self._words[:, chosen] = _sign_words(centred).T
             self._lengths[chosen] = np.linalg.norm(centred, axis=1)
 
     @classmethod
@@ -83,20 +86,31 @@ class SketchIndex:
             return []
         form = np.array([sketch.form], np.uint8)
         asked = self._centred(sketch.whole[None], form)
-        differing = np.zeros(len(self), np.uint16)
-        word = _sign_words(asked)[0]
-        for first in range(0, len(self), _CHUNK):
-            unlike = np.bitwise_count(self._words[first : first + _CHUNK] ^ word)
-            differing[first : first + _CHUNK] = unlike.sum(axis=1, dtype=np.uint16)
-        kept = max(RANKED, count)
-        near = np.argpartition(differing, kept)[:kept] if len(self) > kept else np.arange(len(self))
-        near.sort()
+        near = self._nearest(_sign_words(asked)[0], max(RANKED, count))
         centred = self._centred(self._wholes[near], self._forms[near])
         size = self._lengths[near] * np.linalg.norm(asked)
         cosines = (centred @ asked[0]) / np.where(size > 0, size, 1)
         cosines = np.where((size > 0) & (self._forms[near] == sketch.form), cosines, 0)
         best = np.argsort(-cosines, kind="stable")[:count]
         return [Match(int(near[at]), float(cosines[at])) for at in best]
+
+    def _nearest(self, signs: Words, count: int) -> NDArray[np.intp]:
+        """The `count` sketches whose signs differ in the fewest places, in their order; all where they are no more."""
+        if len(self) <= count:
+            return np.arange(len(self))
+        differing = np.empty(len(self), np.uint16)
+        for first in range(0, len(self), _AT_ONCE):
+            chosen = slice(first, first + _AT_ONCE)
+            total = np.zeros(len(differing[chosen]), np.uint16)
+            for word, sign in zip(self._words, signs, strict=True):
+                total += np.bitwise_count(word[chosen] ^ sign)
+            differing[chosen] = total
+        # Counted rather than sorted: there are only 1,025 possible values.
+        limit = int(np.searchsorted(np.cumsum(np.bincount(differing, minlength=_BITS + 1)), count))
+        near = np.flatnonzero(differing <= limit)
+        if len(near) > count:
+            near = np.sort(near[np.argsort(differing[near], kind="stable")[:count]])
+        return near
 
     def _mean_of(self, form: int) -> Floats:
         """What the sketches of a form have in common, the less of it the fewer they are; (1280,)."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from watermark.lineage.anchors import ANCHORS, Floats, evened, public_signs, unit, unit_rows, without_common
+from watermark.lineage.anchors import ANCHORS, Floats, evened, public_signs, sane, unit, unit_rows, without_common
 from watermark.lineage.symmetry.faces import Face, faces_of, stream_width
 from watermark.model.directory import Model
 from watermark.model.safetensors import TensorInfo
@@ -123,7 +123,7 @@ def _anchors(model: Model, table: Face) -> Floats:
     for first, rows in face_rows(model, table):
         centred = unit_rows(rows - centre)
         sums += public_signs(first, first + len(rows)).T @ centred
-        sample.append(centred[-first % step :: step])
+        sample.append(centred[-first % step :: step].copy())  # a view would keep all rows alive
     return unit_rows(evened(sums.astype(np.float32), np.concatenate(sample)))
 
 
@@ -198,7 +198,6 @@ def matrix_rows(
         with np.errstate(over="ignore"):
             values = model.values(tensor, begin + first * columns, begin + last * columns)
             rows = values.astype(np.float32, copy=False).reshape(last - first, columns)
-        good = np.isfinite(rows)
-        yield first, rows if good.all() else np.where(good, rows, np.float32(0))
+        yield first, sane(rows)
         if progress is not None:
             progress(rows.nbytes)

@@ -135,6 +135,16 @@ def test_a_damaged_record_is_not_given_out(registry: EmbeddedRegistry, records: 
         records.list_releases()
 
 
+def test_the_sketch_of_a_release_is_that_of_its_first_copy(registry: EmbeddedRegistry, records: OwnerRecords) -> None:
+    assert records.sketches() == {}
+    records.put_copy(copy_of(registry, "c1" * 32, "before sketches", []))
+    assert records.sketches() == {}
+    records.put_copy(replace(copy_of(registry, "c2" * 32, "carol", []), log_index=2, sketch=b"first"))
+    records.put_copy(replace(copy_of(registry, "c3" * 32, "dave", []), log_index=3, sketch=b"second"))
+    assert records.sketches() == {RELEASE.release_id: b"first"}
+    assert [copy.sketch for copy in records.copies(RELEASE.release_id)] == [None, b"first", b"second"]
+
+
 def test_a_reader_does_not_write(registry: EmbeddedRegistry) -> None:
     with EmbeddedRegistry.open(registry.folder, None) as reader, pytest.raises(NotAuthorizedError):
         reader.records.put_release(RELEASE)

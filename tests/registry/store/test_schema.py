@@ -83,6 +83,25 @@ def test_a_migration_that_finds_rows_missing_changes_nothing(tmp_path: Path) -> 
     assert (folder / DATABASE).read_bytes() == before
 
 
+def test_copies_from_before_sketches_stay_as_they_are(tmp_path: Path) -> None:
+    """Revision 0002 knew no sketch: its rows keep their digests, and their copies have none."""
+    folder, entries = tmp_path / "log", some_entries(10)
+    first_version(folder, entries, signed=10)
+    engine = open_engine(folder / DATABASE)
+    upgrade(engine, "0002")
+    engine.dispose()
+    with sqlite3.connect(folder / DATABASE) as connection:
+        insert(connection, "release", release_id="a1", owner="acme", name="mini", version="1", reference_place="/model",
+               reference_digest="ab", mark_document=b"{}", created_at=1)  # fmt: skip
+        insert(connection, "copy", copy_id="a1", release_id="a1", log_index=1, root_digest="cd", model_sig=b"",
+               claims=b"", proof=b"", tensor_digests="[]", created_at=1)  # fmt: skip
+    connection.close()
+    with EmbeddedRegistry.open(folder, LOG_KEY) as registry:
+        (copy,) = registry.records.copies("a1")
+        assert copy.sketch is None
+        assert registry.records.sketches() == {}
+
+
 def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / "log"
     make_registry(folder, []).close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import torch
 
@@ -18,7 +19,7 @@ def network(kind: str) -> torch.nn.Sequential:
     if kind == "mlp":
         widths = (64, 96, 96, 48, 10)
         layers: list[torch.nn.Module] = [torch.nn.Flatten()]
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [torch.nn.Linear(before, after), torch.nn.ReLU()]
         return torch.nn.Sequential(*layers[:-1])
     layers = []

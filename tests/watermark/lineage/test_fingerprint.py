@@ -28,7 +28,7 @@ FEW, MILLION = 20_000, 1_000_000
 def an_index(kinds: tuple[str, ...], extra: list[Sketch], count: int) -> SketchIndex:
     """`extra` first, then decoys fitted to twins of all kinds: a part of them to the very layout that is looked for."""
     make = trained_chain if kinds[0] in KINDS else trained
-    groups = [[sketch_of(make(kind, seed)) for seed in (2, 3)] for kind in kinds]
+    groups = [[sketch_of(make(kind, seed)) for seed in (3, 4)] for kind in kinds]
     forms = np.full(len(extra) + count, extra[0].form, np.uint8)
     return SketchIndex(np.concatenate([np.stack([one.whole for one in extra]), decoys(groups, count)]), forms)
 
@@ -144,6 +144,10 @@ ODD = {
     "no matrix": {"a": torch.arange(5.0)},
     "zeros": {"a": torch.zeros(64, 48), "b": torch.zeros(300, 48), "c": torch.zeros(48, 64)},
     "not a number": {"a": torch.full((64, 48), torch.nan), "b": torch.full((300, 48), torch.inf)},
+    "huge numbers": {
+        name: torch.randn(shape) * 1e37 for name, shape in (("a", (300, 48)), ("b", (96, 48)), ("c", (48, 96)))
+    },
+    "huge numbers in a chain": {"a": torch.randn(30, 48) * 1e38, "b": torch.randn(7, 30) * 1e38},
     "integers": {"a": torch.arange(3_000, dtype=torch.int32).reshape(60, 50)},
     "empty": {"a": torch.zeros(0, 48), "b": torch.randn(40, 48, generator=torch.Generator().manual_seed(1))},
     "booleans": {"a": torch.ones(40, 48, dtype=torch.bool)},
@@ -160,7 +164,7 @@ def test_odd_models_have_a_sketch_too(name: str) -> None:
 
 
 def test_an_unknown_layout_says_so_and_survives_damage() -> None:
-    state = {name: tensor for name, tensor in ODD["side paths"].items()}
+    state = dict(ODD["side paths"])
     sketch = sketch_of(state)
     assert sketch.form.word == "plain"
     other = sketch_of({name: torch.randn_like(tensor) for name, tensor in state.items()})
@@ -181,7 +185,7 @@ def test_memory_does_not_grow_with_a_table(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert sketch.form == Form.STREAM
-    assert peak < size * 0.9
+    assert peak < size / 2
 
 
 def test_searching_nothing_finds_nothing() -> None:
@@ -196,7 +200,7 @@ def test_searching_nothing_finds_nothing() -> None:
     assert other_form[1].level == "unlike"
 
 
-def test_sibling_chains(kind: str = "cnn") -> None:
-    family = [sketch_of(sibling_chain(kind, 1, number)) for number in (1, 2)]
-    suspect = sketch_of(reordered(kind, sibling_chain(kind, 1, 1), 9))
+def test_the_right_sibling_of_plain_networks() -> None:
+    family = [sketch_of(sibling_chain("cnn", 1, number)) for number in (1, 2)]
+    suspect = sketch_of(reordered("cnn", sibling_chain("cnn", 1, 1), 9))
     assert margin(suspect, family[0], family[1]) > 0.9

@@ -30,7 +30,7 @@ Floats = NDArray[np.float32]
 #: Larger bags of tensors, and wider layers, are no chain that could be tried pair by pair.
 MAX_TENSORS = 96
 MAX_UNITS = 8_192
-MAX_PRODUCTS = 10_000_000_000
+MAX_PRODUCTS = 2_000_000_000
 #: How much better than the second best a match has to be, on average, to be believed.
 _CLEAR = 0.25
 #: A tensor that explains less is noise.

@@ -57,6 +57,12 @@ class Face:
         return self.stop - self.start
 
     @property
+    def width(self) -> int:
+        """Length of the stream's axis."""
+        shape = self.tensor.shape if self.entry is None else self.tensor.shape[1:]
+        return shape[0] if self.axis == 0 else math.prod(shape[1:])
+
+    @property
     def slot(self) -> tuple[str, int | None, int]:
         """What can be taken only once: this part of this matrix, whichever way it is seen."""
         return self.tensor.name, self.entry, self.start

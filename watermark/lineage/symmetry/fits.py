@@ -20,12 +20,14 @@ Floats = NDArray[np.float32]
 Index = NDArray[np.int64]
 
 IN_PLACE, REORDERED, PAIRS, MIXED = "in place", "reordered", "pairs", "mixed"
-#: Head sizes in use, and the largest that is tried.
+#: Head sizes in use, and the smallest and largest that are tried.
 _USUAL_HEADS = (64, 128, 32, 96, 80, 16)
-_MAX_HEAD = 256
+_MIN_HEAD, _MAX_HEAD = 8, 256
 _ROUNDS = 3
 _MIX_ROUNDS = 6
 _TOLERANCE = 1.05
+#: Rounding and unfinished iteration leave so much where nothing else is left: far below any mark.
+_ALMOST_NOTHING = 1e-5
 _WELL_EXPLAINED = 0.03
 #: More rows than this (a vocabulary) are not compared all with all unless they are plainly not in place.
 _MANY_ROWS = 1 << 15
@@ -95,7 +97,7 @@ def fit_rows(ours: Floats, theirs: Floats) -> Fit:
             return in_place
     left, right = in_common(even_columns(ours), even_columns(theirs))
     reordered = _scaled(REORDERED, ours, theirs, match_rows(left, right)[0])
-    if in_place is not None and in_place.unexplained <= _TOLERANCE * reordered.unexplained:
+    if in_place is not None and in_place.unexplained <= _TOLERANCE * reordered.unexplained + _ALMOST_NOTHING:
         return in_place
     return reordered
 
@@ -110,12 +112,9 @@ def fit_heads(ours: Floats, theirs: Floats, plain: Fit, *, enough: float, likely
         enough: what may stay unexplained; a head size that leaves no more is taken, and no other tried.
         likely: head sizes to try first.
     """
-    left, right = even_columns(ours), even_columns(theirs)
     best = plain
     for size in head_sizes(len(ours), len(theirs), ours.shape[1], likely):
-        blocks = match_blocks(left, right, size)
-        index = np.where(blocks[:, None] >= 0, blocks[:, None] * size + np.arange(size), -1).reshape(-1)
-        found = _mixing(MIXED, ours, theirs, index, np.arange(len(ours)), size, size)
+        found = _by_heads(ours, theirs, size)
         if _TOLERANCE * found.unexplained < best.unexplained:
             best = found
         if best.unexplained <= enough:
@@ -123,30 +122,56 @@ def fit_heads(ours: Floats, theirs: Floats, plain: Fit, *, enough: float, likely
     return best if best is plain else _fewer_numbers(ours, theirs, best)
 
 
+def _by_heads(ours: Floats, theirs: Floats, size: int) -> Fit:
+    """Heads of one size, each mixed freely."""
+    index = _head_rows(ours, theirs, size)
+    return _mixing(MIXED, ours, theirs, index, np.arange(len(ours)), size, size)
+
+
+def _head_rows(ours: Floats, theirs: Floats, size: int) -> Index:
+    """The suspect's row for each of ours, whole heads at a time."""
+    blocks = match_blocks(even_columns(ours), even_columns(theirs), size)
+    return np.where(blocks[:, None] >= 0, blocks[:, None] * size + np.arange(size), -1).reshape(-1)
+
+
 def head_sizes(ours: int, theirs: int, width: int, likely: Sequence[int] = ()) -> list[int]:
     """Sizes of heads that both matrices can be cut into, likely ones first, then those in use, then the rest."""
-    every = [size for size in range(4, min(_MAX_HEAD, width // 2) + 1, 4) if ours % size == 0 and theirs % size == 0]
+    largest = min(_MAX_HEAD, width // 2, ours // 2)
+    every = [size for size in range(_MIN_HEAD, largest + 1, 4) if ours % size == 0 and theirs % size == 0]
     order = [*likely, *_USUAL_HEADS]
     return sorted(every, key=lambda size: (order.index(size) if size in order else len(order), size))
 
 
 def _fewer_numbers(ours: Floats, theirs: Floats, mixed: Fit) -> Fit:
-    """The same heads with rotary pairs mixed only, halves or neighbours, where that explains as much."""
+    """Smaller heads, or rotary pairs mixed only (halves or neighbours), where that explains as much."""
+    while mixed.head % 2 == 0 and mixed.head >= 2 * _MIN_HEAD:
+        half = _by_heads(ours, theirs, mixed.head // 2)
+        if half.unexplained > _TOLERANCE * mixed.unexplained + _ALMOST_NOTHING:
+            break
+        mixed = half
     runs = np.arange(len(ours)).reshape(-1, mixed.head)
     for order in (runs.reshape(-1, 2, mixed.head // 2).transpose(0, 2, 1), runs):
         pairs = _mixing(PAIRS, ours, theirs, mixed.index, order.reshape(-1), 2, mixed.head)
-        if pairs.unexplained <= _TOLERANCE * mixed.unexplained:
+        if pairs.unexplained <= _TOLERANCE * mixed.unexplained + _ALMOST_NOTHING:
             return pairs
     return mixed
 
 
 def fit_again(ours: Floats, theirs: Floats, known: Fit) -> Fit:
     """Fit the explanation that was found before, once more from better coordinates."""
+    rows = fit_rows(ours, theirs)
     if known.mix is None or known.order is None:
-        return fit_rows(ours, theirs)
-    blocks = match_blocks(even_columns(ours), even_columns(theirs), known.head)
-    index = np.where(blocks[:, None] >= 0, blocks[:, None] * known.head + np.arange(known.head), -1).reshape(-1)
-    return _mixing(known.kind, ours, theirs, index, known.order, known.mix.shape[1], known.head)
+        return rows
+    index = _head_rows(ours, theirs, known.head)
+    mixed = _mixing(known.kind, ours, theirs, index, known.order, known.mix.shape[1], known.head)
+    return rows if rows.unexplained <= _TOLERANCE * mixed.unexplained + _ALMOST_NOTHING else mixed
+
+
+def fit_scales_again(ours: Floats, theirs: Floats, known: Fit) -> Fit:
+    """Rows and mixes as they were found, scales (and what is mixed) fitted once more."""
+    if known.mix is None or known.order is None:
+        return _scaled(known.kind, ours, theirs, known.index)
+    return _mixing(known.kind, ours, theirs, known.index, known.order, known.mix.shape[1], known.head)
 
 
 def _scaled(kind: str, ours: Floats, theirs: Floats, index: Index) -> Fit:

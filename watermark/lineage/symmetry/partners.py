@@ -129,12 +129,11 @@ def _one_to_one(ours: Sequence[Face], theirs: Sequence[Face], likeness: Floats) 
 def cuts(face: Face, sizes: set[int]) -> list[tuple[Face, ...]]:
     """The ways to cut a face whose size the other model does not have: query, key and value, or gate and up.
 
-    Three equal parts, one and two equal ones, or two equal ones, of sizes that the other model has. The face itself
-    where there is no other way.
+    Three equal parts, one and two equal ones, or two equal ones, of sizes that the other model has; or not at all.
     """
     whole = face.private
     if whole in sizes:
         return [(face,)]
     ways: list[tuple[int, ...]] = [(whole // 2, whole // 2)] if whole % 2 == 0 and whole // 2 in sizes else []
     ways += [(whole - 2 * small, small, small) for small in sorted(sizes) if whole - 2 * small in sizes]
-    return [tuple(face.part(*part) for part in pairwise((0, *accumulate(way)))) for way in ways] or [(face,)]
+    return [(face,), *(tuple(face.part(*part) for part in pairwise((0, *accumulate(way)))) for way in ways)]

@@ -57,41 +57,60 @@ def find_turn(
     reference: Weights, ours: Sequence[Face], suspect: Weights, theirs: Sequence[Face]
 ) -> tuple[Turn | None, list[tuple[Face, Face]]]:
     """Find the turn from the matrices that keep their order; None where none of them agrees, and those that do."""
-    crosses: list[tuple[Doubles, Floats, Floats]] = []
-    anchors: list[tuple[Face, Face]] = []
+    found: list[_Anchor] = []
     for left, rights in _candidates(ours, theirs):
         w = _centred(reference.face(left))
-        best: tuple[float, Face, Doubles, Floats] | None = None
-        for right in rights:
-            s = _centred(suspect.face(right))
-            cross = (s.T @ w).astype(np.float64)
-            agreement = _agreement(cross, s, w)
-            if best is None or agreement > best[0]:
-                best = (agreement, right, cross, s)
-        if best is not None and best[0] > _AGREES:
-            anchors.append((left, best[1]))
-            size = float(np.linalg.norm(best[3]) * np.linalg.norm(w))
-            weight = len(w) / size if size else 0.0
-            crosses.append((best[2] * weight, best[3], w))
-    if not crosses:
-        return None, []
-    return turn_from(sum((cross for cross, _, _ in crosses), np.zeros(1)), crosses), anchors
+        tried = [_anchor(left, right, w, _centred(suspect.face(right))) for right in rights]
+        best = max(tried, key=lambda anchor: anchor.agreement)
+        if best.agreement > _AGREES:
+            found.append(best)
+    while found:
+        turn = turn_from(sum((anchor.cross for anchor in found), np.zeros(1)), [(a.theirs, a.ours) for a in found])
+        kept = [anchor for anchor in found if anchor.cosine(turn) > _AGREES]
+        if len(kept) == len(found):
+            return turn, [(anchor.left, anchor.right) for anchor in found]
+        # What fits a turn of its own only, such as units that were reordered, is no witness of the stream's.
+        found = kept
+    return None, []
 
 
-def turn_from(cross: Doubles, parts: Iterable[tuple[Doubles, Floats, Floats]] = ()) -> Turn:
+@dataclass(frozen=True)
+class _Anchor:
+    """Two faces of one order, their values, and their product, weighed by its size."""
+
+    left: Face
+    right: Face
+    ours: Floats
+    theirs: Floats
+    cross: Doubles
+    agreement: float
+
+    def cosine(self, turn: Turn) -> float:
+        """How alike the two are after a turn."""
+        size = float(np.linalg.norm(self.ours) * np.linalg.norm(self.theirs))
+        return float((turn.apply(self.theirs) * self.ours).sum(dtype=np.float64)) / size if size else 0.0
+
+
+def _anchor(left: Face, right: Face, ours: Floats, theirs: Floats) -> _Anchor:
+    cross = (theirs.T @ ours).astype(np.float64)
+    size = float(np.linalg.norm(theirs) * np.linalg.norm(ours))
+    weight = len(ours) / size if size else 0.0
+    return _Anchor(left, right, ours, theirs, cross * weight, _agreement(cross, theirs, ours))
+
+
+def turn_from(cross: Doubles, pairs: Sequence[tuple[Floats, Floats]] = ()) -> Turn:
     """The orthogonal matrix nearest to a sum of products, or the reordering that does as well.
 
     Args:
         cross: sum of suspect^T reference, (suspect's width, reference's width).
-        parts: each product with its two matrices; without them no reordering is looked for.
+        pairs: the matrices of each product; without them no reordering is looked for.
     """
     left, values, right = np.linalg.svd(cross, full_matrices=False)
     rotation = left @ right
-    pairs = list(parts)
     if pairs:
-        theirs = np.sqrt(sum(np.square(s, dtype=np.float64).sum(axis=0) for _, s, _ in pairs))
-        ours = np.sqrt(sum(np.square(w, dtype=np.float64).sum(axis=0) for _, _, w in pairs))
-        plain = sum((s.T @ w).astype(np.float64) for _, s, w in pairs)
+        theirs = np.sqrt(sum(np.square(s, dtype=np.float64).sum(axis=0) for s, _ in pairs))
+        ours = np.sqrt(sum(np.square(w, dtype=np.float64).sum(axis=0) for _, w in pairs))
+        plain = sum((s.T @ w).astype(np.float64) for s, w in pairs)
         cosines = plain / np.maximum(np.outer(theirs, ours), 1e-300)
         rows, columns = linear_sum_assignment(-np.abs(cosines))
         reached = float(np.abs(cross[rows, columns]).sum())
@@ -106,7 +125,8 @@ def turn_from(cross: Doubles, parts: Iterable[tuple[Doubles, Floats, Floats]] = 
 
 def _candidates(ours: Sequence[Face], theirs: Sequence[Face]) -> Iterable[tuple[Face, list[Face]]]:
     """Faces whose private size is too rare for one of the layers, with the suspect's of the same size."""
-    ours, theirs = [f for f in ours if f.entry is None], [f for f in theirs if f.entry is None]
+    # A square matrix would fit any turn of its own, whichever axis is the stream's.
+    ours, theirs = ([f for f in faces if f.entry is None and f.private != f.width] for faces in (ours, theirs))
     rare = {size for size, count in Counter(face.private for face in ours).items() if count <= _RARE}
     by_size: dict[int, list[Face]] = defaultdict(list)
     for face in theirs:
