@@ -1,6 +1,6 @@
 """What a thief's free disguises leave of the mark: class A compositions and class B edits, on six layouts.
 
-    python scripts/bench_forensics.py --class A --compositions 200 [--layouts llama moe] [--seed 1]
+    python -m scripts.bench_forensics --class A --compositions 200 [--layouts llama moe] [--seed 1]
 
 Marks a small model of each layout with a real key, disguises the copy (random compositions of up to six edits of class
 A, or each edit of class B), aligns it to the unmarked reference and runs the keyed test. Prints for each layout the

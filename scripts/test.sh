@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 sh scripts/setup.sh
 # One process a core, a file's tests together; a core that waits busily for its neighbour would slow training tenfold.
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
-if .venv/bin/python -m pytest -n auto --dist loadscope "$@"; then
+if .venv/bin/python -m pytest -n auto --dist loadscope --durations=15 "$@"; then
     echo "test: all passed. next: sh scripts/demo.sh"
 else
     code=$?

@@ -94,7 +94,7 @@ def test_every_call_of_an_append(place: Path, kill: bool, after: bool, stride: i
 def test_every_call_while_a_tile_becomes_full(place: Path, kill: bool, after: bool) -> None:
     with EmbeddedRegistry.create(place / "start", ORIGIN, LOG_KEY) as registry:
         registry.append(some_entries(254))
-    assert sweep(place, place / "start", some_entries(254), kill=kill, after=after, stride=4) > 50
+    assert sweep(place, place / "start", some_entries(254), kill=kill, after=after, stride=8) > 50
 
 
 @pytest.mark.parametrize("stride", [17, pytest.param(3, marks=pytest.mark.slow)])
