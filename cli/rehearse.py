@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.callables import load_callable
-from cli.check import CheckRequest, check_unlocked
+from cli.check import OURS, CheckRequest, check_unlocked
 from cli.home import Home
 from cli.owner_secrets import OwnerSecrets
 from cli.rehearse_sweep import Point, chosen, sweep
 from cli.release import ReleaseRequest, ReleaseResult, release
 from registry.signing.small_files import replace_file
 from watermark.errors import DocumentError, InputError
+from watermark.evidence import THRESHOLD_LOG2_P
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,8 @@ OWNER, RECIPIENT = "rehearsal", "the recipient"
 _PHRASE = b"a rehearsal keeps no secret"
 _NOTES, _PLAN = "points.jsonl", "rehearsal.json"
 BY_DISTANCE = "distance in weights"
+#: The literature counts an attack only while the model keeps this share of its quality.
+USEFUL = 0.95
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Rehearsed:
 
 @dataclass(frozen=True)
 class RehearseResult:
-    """All points, the strength of the mark and what one more bit costs nobody: the prediction for an untouched copy."""
+    """All points, how quality was measured, the strength of the mark and its prediction for an untouched copy."""
 
     points: tuple[Rehearsed, ...]
     measure: str
@@ -85,10 +88,19 @@ class RehearseResult:
     work: Path
 
     @property
+    def useful(self) -> list[Rehearsed]:
+        """The points that leave a model worth stealing."""
+        return [point for point in self.points if point.utility >= USEFUL]
+
+    @property
     def weakest(self) -> Rehearsed | None:
-        """The point with the least evidence among those that leave at least 95 % of the quality; None without any."""
-        useful = [point for point in self.points if point.utility >= 0.95]
-        return min(useful, key=lambda point: point.bits, default=None)
+        """The useful point with the least evidence; None without any."""
+        return min(self.useful, key=lambda point: point.bits, default=None)
+
+    @property
+    def erased(self) -> list[Rehearsed]:
+        """The useful points at which the mark no longer proves anything."""
+        return [point for point in self.useful if point.verdict != OURS]
 
 
 def rehearse(request: RehearseRequest, progress: Callable[[int, int, str], None] | None = None) -> RehearseResult:
@@ -126,7 +138,7 @@ def rehearse(request: RehearseRequest, progress: Callable[[int, int, str], None]
     if progress is not None:
         progress(len(points), len(points), "")
     name = request.quality or BY_DISTANCE
-    return RehearseResult(tuple(done), name, strength, expected, -128.0, request.work)
+    return RehearseResult(tuple(done), name, strength, expected, THRESHOLD_LOG2_P, request.work)
 
 
 def _marked_copy(request: RehearseRequest) -> tuple[Path, float, float]:

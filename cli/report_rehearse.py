@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli.answer import escaped, table
 from cli.page import INK, LIMIT, SERIES, literal, plot, write_page
+from cli.rehearse import USEFUL
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     from cli.rehearse import Rehearsed, RehearseResult
 
-#: The literature counts an attack only while the model keeps this share of its quality.
-USEFUL = 0.95
 _MARKERS = "os^Dvp*XP<>"
 
 
@@ -62,9 +61,9 @@ def _headline(result: RehearseResult) -> str:
     weakest = result.weakest
     if weakest is None:
         return "UNDECIDED   no attack left 95 % of the quality: nothing useful was left to test"
-    lost = [one for one in result.points if one.utility >= USEFUL and one.verdict != "ours"]
-    if lost:
-        return f"ERASED   {escaped(lost[0].key)} leaves {_share(lost[0])} of the quality and too little of the mark"
+    if result.erased:
+        first = result.erased[0]
+        return f"ERASED   {escaped(first.key)} leaves {_share(first)} of the quality and too little of the mark"
     least = f"weakest: {escaped(weakest.key)}, {weakest.bits:,.0f} bits"
     return f"HOLDS   every attack that leaves 95 % of the quality is found; {least}"
 
@@ -77,7 +76,7 @@ def exit_code_of_rehearsal(result: RehearseResult) -> int:
     """0 when every useful attack was found, 1 when one was not, 3 when none was useful."""
     if result.weakest is None:
         return 3
-    return int(any(point.utility >= USEFUL and point.verdict != "ours" for point in result.points))
+    return int(bool(result.erased))
 
 
 def write_rehearsal_page(path: Path, result: RehearseResult, model: Path) -> None:
