@@ -171,7 +171,8 @@ def _reference_at(place: Path, label: str, release: ReleaseRecord, deep: bool, p
             text = "was read and is unchanged" if same else "holds other weights than were released"
             return Check("references", same, f"{label} {text}", "put the weights of that release back")
         files = [place] if model.is_single_file else [place / shard for shard in model.shards]
-    changed = [path.name for path in files if path.stat().st_mtime > release.created_at]
+    # `created_at` is a whole second: a model written and released within one is not one that changed afterwards.
+    changed = [path.name for path in files if int(path.stat().st_mtime) > release.created_at]
     text = f"changed after the release ({', '.join(changed)})" if changed else "is there, not changed since"
     return Check("references", not changed, f"{label} {text}", "run `weightmark doctor --deep` to compare the weights")
 

@@ -156,3 +156,15 @@ def test_doctor_deep_reads_the_weights_where_times_tell_nothing(released: Path, 
     os.utime(shard, (time.time() + 60, time.time() + 60))
     (touched,) = failing(released, "references")
     assert "changed after the release" in touched.text
+
+
+def test_a_model_written_within_the_second_of_its_release_is_not_one_that_changed(released: Path, model: Path) -> None:
+    shard = model / "model.safetensors"
+    home = Home.open(released)
+    with home.registry() as registry:
+        (release,) = registry.records.list_releases()
+    os.utime(shard, (release.created_at, release.created_at + 0.9))
+    assert not failing(released, "references")
+    os.utime(shard, (release.created_at, release.created_at + 1))
+    (touched,) = failing(released, "references")
+    assert "changed after the release" in touched.text
