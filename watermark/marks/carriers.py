@@ -21,6 +21,8 @@ CARRIER_TYPES = frozenset({"F64", "F32", "F16", "BF16"})
 _FEW_VALUES = 300
 #: Share of the energy that a two-term recurrence leaves unexplained in a computed curve.
 _COMPUTED_RESIDUAL = 0.05
+#: Share of a tensor's groups that have to be integers for it to be quantised: nine tenths.
+_MOST = 0.9
 #: Directions under which a matrix of low rank shows the mark to whoever projects on them.
 LOW_RANK = 8.0
 
@@ -87,13 +89,22 @@ def _is_lattice(sample: Floats) -> bool:
         pieces = sample[:, :columns].reshape(-1, group)
         largest = np.abs(pieces).max(axis=1, keepdims=True)
         pieces, largest = pieces[largest[:, 0] > 0], largest[largest[:, 0] > 0]
-        if not len(pieces):
-            continue
         for steps in (127.0, 128.0, 7.0, 8.0):
-            codes = pieces * (np.float32(steps) / largest)
-            if np.mean((np.abs(codes - np.rint(codes)) < 2e-3).all(axis=1)) > 0.9:
+            if len(pieces) and _mostly_integers(pieces, np.float32(steps) / largest):
                 return True
     return False
+
+
+def _mostly_integers(pieces: Floats, scale: Floats) -> bool:
+    """Whether scaling makes most groups integers; where it makes none of the first tenth so, no more are looked at."""
+    few = -(-len(pieces) // 10)
+    return bool(_are_integers(pieces[:few] * scale[:few]).any() and _are_integers(pieces * scale).mean() > _MOST)
+
+
+def _are_integers(codes: Floats) -> NDArray[np.bool_]:
+    """Which groups hold small integers only."""
+    integers: NDArray[np.bool_] = np.all(np.abs(codes - np.rint(codes)) < 2e-3, axis=1)
+    return integers
 
 
 MIN_LATTICE_ELEMENTS = 32
@@ -113,6 +124,13 @@ def _is_computed(rows: Floats) -> bool:
     if rows.shape[1] < 16:
         return False
     x = rows.astype(np.float64)
+    limit = _COMPUTED_RESIDUAL * float(np.vecdot(x[:, 2:], x[:, 2:]).sum())
+    few = -(-len(x) // 4)  # of weights, a quarter of the rows leaves too much already
+    return limit > 0 and _unexplained(x[:few]) < limit and _unexplained(x) < limit
+
+
+def _unexplained(x: NDArray[np.float64]) -> float:
+    """What the best recurrence of each row leaves of its energy, over all rows."""
     ahead, here, before = x[:, 2:], x[:, 1:-1], x[:, :-2]
     hh, bb, hb = (np.vecdot(p, q) for p, q in ((here, here), (before, before), (here, before)))
     ah, ab = np.vecdot(ahead, here), np.vecdot(ahead, before)
@@ -122,8 +140,7 @@ def _is_computed(rows: Floats) -> bool:
     a = np.where(usable, (ah * bb - ab * hb) / safe, np.where(hh > 0, ah / np.maximum(hh, 1e-300), 0.0))
     b = np.where(usable, (ab * hh - ah * hb) / safe, 0.0)
     residual = ahead - a[:, None] * here - b[:, None] * before
-    energy = np.vecdot(ahead, ahead).sum()
-    return bool(energy > 0 and np.vecdot(residual, residual).sum() < _COMPUTED_RESIDUAL * energy)
+    return float(np.vecdot(residual, residual).sum())
 
 
 def effective_rank(sample: Floats) -> float:

@@ -19,6 +19,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
+from watermark.marks import kernels
 from watermark.marks.secret import hkdf_expand, hkdf_extract
 
 CODE_VALUES = 32_768
@@ -98,17 +99,30 @@ def unpack_chips(bits: bytes, into: NDArray[np.float32]) -> NDArray[np.float32]:
     return into
 
 
-def unpack_blocks(keys: Sequence[BlockKeys], counts: Sequence[int]) -> NDArray[np.float32]:
-    """Owner chips of consecutive blocks as +-1, flat; one look-up for all of them where bytes and blocks agree."""
-    bits = [key.owner_bits(count) for key, count in zip(keys, counts, strict=True)]
-    chips = np.empty(sum(counts), np.float32)
-    if all(count % 8 == 0 for count in counts):
-        return unpack_chips(b"".join(bits), chips)
-    start = 0
-    for packed, count in zip(bits, counts, strict=True):
-        unpack_chips(packed, chips[start : start + count])
-        start += count
-    return chips
+class OwnerChips:
+    """Owner chips of consecutive blocks: packed, each block from a byte of its own, and unpacked when asked for."""
+
+    def __init__(self, keys: Sequence[BlockKeys], counts: Sequence[int]) -> None:
+        """Draw the chips of blocks with so many carriers."""
+        self._bits = [key.owner_bits(count) for key, count in zip(keys, counts, strict=True)]
+        self._counts = counts
+
+    @functools.cached_property
+    def packed(self) -> NDArray[np.uint8]:
+        """One bit a carrier, most significant first; 1 is +1 and 0 is -1."""
+        return np.frombuffer(b"".join(self._bits), np.uint8)
+
+    @functools.cached_property
+    def signs(self) -> NDArray[np.float32]:
+        """+-1, flat; one look-up for all blocks where bytes and blocks agree."""
+        chips = np.empty(sum(self._counts), np.float32)
+        if all(count % 8 == 0 for count in self._counts):
+            return unpack_chips(self.packed.tobytes(), chips)
+        start = 0
+        for bits, count in zip(self._bits, self._counts, strict=True):
+            unpack_chips(bits, chips[start : start + count])
+            start += count
+        return chips
 
 
 @functools.cache
@@ -138,8 +152,7 @@ def signed_code(code: NDArray[np.int8]) -> NDArray[np.int16]:
 
 
 def recipient_chips(draws: NDArray[np.uint16], table: NDArray[np.int16]) -> NDArray[np.int16]:
-    """Recipient chips of the carriers behind `draws`, in units of 1/128 of a deviation."""
-    chips: NDArray[np.int16] = table.take(draws[0])
-    for draw in draws[1:]:
-        chips += table.take(draw)
+    """Recipient chips of the carriers behind `draws`, (16, n), in units of 1/128 of a deviation."""
+    chips = np.empty(draws.shape[1], np.int16)
+    kernels.recipient_sums(draws.ravel(), table, chips)
     return chips

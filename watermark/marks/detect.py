@@ -13,6 +13,7 @@ import numpy as np
 
 from watermark.evidence import KeyedTest
 from watermark.marks import residuals
+from watermark.marks.chips import OwnerChips
 from watermark.marks.spans import (
     Carrier,
     ChipSource,
@@ -22,11 +23,10 @@ from watermark.marks.spans import (
     owner_chips,
     read_values,
     rows_together,
-    score_alone,
+    score_blind,
     score_difference,
 )
-from watermark.marks.statistic import LineSums, quantise_blind, weighted_sum
-from watermark.marks.survey import as_rows
+from watermark.marks.statistic import LineSums, weighted_sum
 from watermark.model.digest import BlockLayout, Progress, Span, spans_of
 from watermark.model.parallel import in_order_forked
 
@@ -56,7 +56,7 @@ def detect(
     def look(task: tuple[Carrier, Span]) -> tuple[dict[str, LineSums], int]:
         carrier, span = task
         values = read_values(sources, carrier, span)
-        return score_span(values, carrier, span, chips, names), values.suspect.nbytes
+        return score_span(values, carrier, span, chips, names), values.patterns.nbytes
 
     tasks = ((carrier, span) for carrier in carriers for span in spans_of(carrier.suspect))
     for sums, size_bytes in in_order_forked(look, tasks, sum(carrier.suspect.nbytes for carrier in carriers)):
@@ -77,27 +77,26 @@ def score_span(
     values: SpanValues, carrier: Carrier, span: Span, chips: ChipSource, names: Iterable[str]
 ) -> dict[str, LineSums]:
     """Exact sums of each row statistic over the blocks of a span; those without the values they need are left out."""
-    signs = owner_chips(carrier.marked, span, chips)
+    drawn = owner_chips(carrier.marked, span, chips)
     layout = carrier.marked.layout
     scored = {}
     for name in names:
-        sums = score(name, values, signs, layout)
+        sums = score(name, values, drawn, layout)
         if sums is not None:
             scored[name] = sums
     return scored
 
 
-def score(name: str, values: SpanValues, signs: Floats, layout: BlockLayout) -> LineSums | None:
-    """Exact sums of one row statistic against chips `signs` (flat); None where values are not at hand."""
+def score(name: str, values: SpanValues, chips: OwnerChips, layout: BlockLayout) -> LineSums | None:
+    """Exact sums of one row statistic against owner chips; None where values are not at hand."""
     if name == BLIND:
-        rows = [quantise_blind(part).ravel() for part in as_rows(values.suspect, layout.row)]
-        return score_alone(rows[0] if len(rows) == 1 else np.concatenate(rows), signs, layout)
+        return score_blind(values.patterns, chips, layout)
     shown = residual(name, values, layout)
     if shown is None or values.reference is None:
         return None
     own_unit = values.is_code and name in (REGRESSION, BASE_REGRESSION)
     stands_for = values.suspect if own_unit else values.reference
-    return score_difference(shown, stands_for, signs, layout, None if name == UNCLIPPED else _CLIP_MEDIANS)
+    return score_difference(shown, stands_for, chips.signs, layout, None if name == UNCLIPPED else _CLIP_MEDIANS)
 
 
 def residual(name: str, values: SpanValues, layout: BlockLayout) -> Floats | None:

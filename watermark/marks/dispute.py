@@ -25,7 +25,7 @@ from watermark.marks.chips import recipient_code
 from watermark.marks.commitment import BlockOpening
 from watermark.marks.geometry import Geometry, MarkedTensor
 from watermark.marks.secret import copy_commitment
-from watermark.marks.spans import Carrier, ChipSource, Sources, SpanValues, finite
+from watermark.marks.spans import Carrier, ChipSource, Sources, SpanValues, read_patterns
 from watermark.marks.statistic import LineSums
 from watermark.model.digest import Span
 from watermark.model.directory import Model
@@ -137,7 +137,7 @@ def _values(block: OpenedBlock, suspect: Model) -> tuple[SpanValues, Carrier, Sp
     if block.suspect is None or block.span is None:
         return None
     start, stop = block.marked.layout.bounds(block.span.first)
-    theirs = finite(suspect.values(block.suspect, start, stop))
+    theirs = read_patterns(suspect, block.suspect, start, stop)
     is_code = not block.suspect.dtype.is_float
     return SpanValues(theirs, block.reference, None, is_code), Carrier(block.marked, block.suspect), block.span
 

@@ -17,9 +17,13 @@ from watermark.marks.chips import recipient_share
 from watermark.marks.geometry import OWNER_ENERGY, ExcludedTensor, Geometry, MarkedTensor
 from watermark.marks.secret import ReleaseKey
 from watermark.marks.survey import Survey, TensorSurvey
+from watermark.model.digest import BLOCK_ELEMENTS
+from watermark.model.parallel import in_order_forked
 
 #: Under this many carriers a mark comes near what retraining erases.
 SMALL_MODEL_CARRIERS = 100_000
+#: Leaves that one process computes in one go.
+_LEAVES_TOGETHER = 1_024
 #: A release whose blind mark cannot show this much is refused: nobody could ever prove it.
 _MINIMUM_BITS = 16.0
 
@@ -113,13 +117,17 @@ def plan_mark(key: ReleaseKey, survey: Survey, *, base: str | None = None, stren
 def leaf_tree(key: ReleaseKey, block_digests: list[bytes]) -> commitment.LeafTree:
     """The leaves of a release, from its key and the digests of its reference blocks in block order."""
     secrets = key.block_secrets()
-    return commitment.LeafTree(
-        [
+
+    def leaves(first: int) -> list[bytes]:
+        return [
             commitment.leaf(
                 block,
                 commitment.hide_secret(secrets.secret(block)),
                 commitment.hide_reference(secrets.salt(block), digest),
             )
-            for block, digest in enumerate(block_digests)
+            for block, digest in enumerate(block_digests[first : first + _LEAVES_TOGETHER], first)
         ]
-    )
+
+    firsts = range(0, len(block_digests), _LEAVES_TOGETHER)
+    pieces = in_order_forked(leaves, firsts, len(block_digests) * BLOCK_ELEMENTS)
+    return commitment.LeafTree([leaf for piece in pieces for leaf in piece])

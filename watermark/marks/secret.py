@@ -112,13 +112,17 @@ class BlockSecrets:
 
     pseudorandom_key: bytes
 
+    @functools.cached_property
+    def _keyed(self) -> _Keyed:
+        return _Keyed(self.pseudorandom_key)
+
     def secret(self, block: int) -> bytes:
         """k_b, 32 bytes."""
-        return _keyed(self.pseudorandom_key)(b"weightmark block secret v1" + block.to_bytes(8, "big") + b"\x01")
+        return self._keyed(b"weightmark block secret v1" + block.to_bytes(8, "big") + b"\x01")
 
     def salt(self, block: int) -> bytes:
         """salt_b, 32 bytes: hides the reference block in its leaf."""
-        return _keyed(self.pseudorandom_key)(b"weightmark block salt v1" + block.to_bytes(8, "big") + b"\x01")
+        return self._keyed(b"weightmark block salt v1" + block.to_bytes(8, "big") + b"\x01")
 
 
 @dataclass(frozen=True)

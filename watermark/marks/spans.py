@@ -6,17 +6,26 @@ block, and sum it against the owner's chips. Knows no statistic by name, no rele
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from watermark.marks.chips import BlockKeys, unpack_blocks
+from watermark.marks import kernels
+from watermark.marks.chips import BlockKeys, OwnerChips
 from watermark.marks.geometry import MarkedTensor
 from watermark.marks.secret import BlockSecrets
-from watermark.marks.statistic import LIMIT, LineSums, energies, signed_totals
+from watermark.marks.statistic import (
+    BLIND_LIMIT,
+    LIMIT,
+    LineSums,
+    blind_factors,
+    energies,
+    floats_of,
+    signed_totals,
+)
 from watermark.marks.survey import as_rows
 from watermark.model.digest import BlockLayout, Span
 from watermark.model.directory import Model
@@ -69,12 +78,20 @@ class ChipSource:
 
 @dataclass(frozen=True)
 class SpanValues:
-    """The values of one span: suspect, and reference and base where known; float32, flat."""
+    """The values of one span: suspect, and reference and base where known; float32, flat.
 
-    suspect: Floats
+    The suspect's are held as bit patterns of bfloat16 or float32: the blind test needs them in no other form.
+    """
+
+    patterns: NDArray[np.unsignedinteger]
     reference: Floats | None
     base: Floats | None
     is_code: bool
+
+    @functools.cached_property
+    def suspect(self) -> Floats:
+        """The suspect's values, with 0 for what is no number."""
+        return floats_of(self.patterns)
 
 
 def read_values(sources: Sources, carrier: Carrier, span: Span) -> SpanValues:
@@ -83,21 +100,19 @@ def read_values(sources: Sources, carrier: Carrier, span: Span) -> SpanValues:
     def read(model: Model | None, tensor: TensorInfo | None) -> Floats | None:
         if model is None or tensor is None:
             return None
-        start, stop = span_bounds(carrier.marked.layout, span)
-        return finite(model.values(tensor, start, stop))
+        return floats_of(read_patterns(model, tensor, *span_bounds(carrier.marked.layout, span)))
 
-    suspect = read(sources.suspect, carrier.suspect)
-    assert suspect is not None
     is_code = not carrier.suspect.dtype.is_float
+    suspect = read_patterns(sources.suspect, carrier.suspect, *span_bounds(carrier.marked.layout, span))
     return SpanValues(suspect, read(sources.reference, carrier.reference), read(sources.base, carrier.base), is_code)
 
 
-def finite(values: NDArray[Any]) -> Floats:
-    """Values as float32, with 0 for what is no number: an infinite weight of a suspect is no evidence either way."""
+def read_patterns(model: Model, tensor: TensorInfo, start: int, stop: int) -> NDArray[np.unsignedinteger]:
+    """Elements [start, stop) as bit patterns: of bfloat16 as they are stored, of all else as float32."""
+    if tensor.dtype.name == "BF16":
+        return np.frombuffer(model.read(tensor, 2 * start, 2 * stop), "<u2")
     with np.errstate(over="ignore"):
-        narrow: Floats = values.astype(np.float32, copy=False)
-    good = np.isfinite(narrow)
-    return narrow if good.all() else np.where(good, narrow, np.float32(0))
+        return np.ascontiguousarray(model.values(tensor, start, stop), dtype=np.float32).view(np.uint32)
 
 
 def span_bounds(layout: BlockLayout, span: Span) -> tuple[int, int]:
@@ -105,11 +120,11 @@ def span_bounds(layout: BlockLayout, span: Span) -> tuple[int, int]:
     return layout.bounds(span.first)[0], layout.bounds(span.last - 1)[1]
 
 
-def owner_chips(marked: MarkedTensor, span: Span, chips: ChipSource) -> Floats:
-    """Owner chips of a span as +-1, flat."""
+def owner_chips(marked: MarkedTensor, span: Span, chips: ChipSource) -> OwnerChips:
+    """Owner chips of a span."""
     layout = marked.layout
     keys = [chips.keys(marked.first_block + block) for block in range(span.first, span.last)]
-    return unpack_blocks(keys, [stop - start for start, stop in map(layout.bounds, range(span.first, span.last))])
+    return OwnerChips(keys, [stop - start for start, stop in map(layout.bounds, range(span.first, span.last))])
 
 
 def rows_together(values: SpanValues, row: int) -> Iterable[tuple[Floats, Floats, Floats | None]]:
@@ -182,12 +197,12 @@ def score_difference(
     return LineSums(np.concatenate(totals), np.concatenate(squares), np.concatenate(weights), trials)
 
 
-def score_alone(f: Floats, signs: Floats, layout: BlockLayout) -> LineSums:
-    """Exact sums of a statistic that needs no reference, block by block, all of one weight; all flat."""
-    totals, squares, trials = [], [], 0
-    for blocks, chips in zip(as_rows(f, layout.per_block), as_rows(signs, layout.per_block), strict=True):
-        totals.append(signed_totals(blocks, chips))
-        squares.append(energies(blocks))
-        trials += int(np.count_nonzero(squares[-1])) * blocks.shape[1]
-    every = np.concatenate(totals)
-    return LineSums(every, np.concatenate(squares), np.ones(len(every), np.float32), trials)
+def score_blind(patterns: NDArray[np.unsignedinteger], chips: OwnerChips, layout: BlockLayout) -> LineSums:
+    """Exact sums of what a suspect shows by itself (`quantise_blind`), block by block, all of one weight; flat."""
+    factors = np.concatenate([blind_factors(rows) for rows in as_rows(patterns, layout.row)])
+    blocks = -(-len(patterns) // layout.per_block)
+    totals, squares = np.empty(blocks, np.int64), np.empty(blocks, np.int64)
+    kernels.blind_sums(patterns, chips.packed, factors, BLIND_LIMIT, layout.row, layout.per_block, totals, squares)
+    short = blocks * layout.per_block - len(patterns)
+    trials = int(np.count_nonzero(squares)) * layout.per_block - (short if squares[-1] else 0)
+    return LineSums(totals, squares, np.ones(blocks, np.float32), trials)

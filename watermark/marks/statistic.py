@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from watermark.marks import kernels
+
 Floats = NDArray[np.float32]
 
 LIMIT = 127
@@ -34,15 +36,30 @@ class LineSums:
     trials: int
 
 
-def median_magnitude(rows: Floats) -> Floats:
+def floats_of(patterns: NDArray[np.unsignedinteger]) -> Floats:
+    """Values of bit patterns of bfloat16 (16 bits) or float32, with 0 for what is no number, in the same shape.
+
+    An infinite weight of a suspect is no evidence either way.
+    """
+    flat = np.ascontiguousarray(patterns).ravel()
+    wide = flat.view(np.uint32) if flat.itemsize == 4 else np.empty(len(flat), np.uint32)
+    if flat.itemsize == 2:
+        kernels.widen(flat, wide)
+    values: Floats = wide.view(np.float32)
+    if not kernels.all_finite(values):
+        values = np.where(np.isfinite(values), values, np.float32(0))
+    return values.reshape(patterns.shape)
+
+
+def median_magnitude(patterns: NDArray[np.unsignedinteger]) -> Floats:
     """Median |x| of each row over 33 evenly spaced elements; a third of the largest where most are zero, (rows,)."""
-    step = max(1, rows.shape[1] // _SAMPLE)
-    sample = np.abs(rows[:, ::step][:, : _SAMPLE if rows.shape[1] >= _SAMPLE else rows.shape[1]])
+    columns = patterns.shape[1]
+    sample = np.abs(floats_of(patterns[:, :: max(1, columns // _SAMPLE)][:, : min(_SAMPLE, columns)]))
     middle = sample.shape[1] // 2
     median = np.partition(sample, middle, axis=1)[:, middle]
     empty = median == 0
     if empty.any():
-        median = np.where(empty, np.abs(rows).max(axis=1) / np.float32(3), median)
+        median = np.where(empty, np.abs(floats_of(patterns)).max(axis=1) / np.float32(3), median)
     return median.astype(np.float32)
 
 
@@ -57,14 +74,17 @@ def quantise_blind(rows: Floats) -> Floats:
     f = round(x * 2^k), clipped; integers in float32. Where the clip falls costs under 2 % of the evidence of a normal
     row, and heavy tails gain by it; one limit for all rows is what keeps this at memory speed.
     """
-    exponent = np.clip(scale_exponent(median_magnitude(rows)), -120, 120)
-    if (exponent == exponent[0]).all():
-        values: Floats = rows * np.float32(2.0 ** int(exponent[0]))
-    else:
-        values = rows * np.ldexp(np.float32(1), exponent).astype(np.float32)[:, None]
+    values: Floats = rows * blind_factors(rows.view(np.uint32))[:, None]
     np.rint(values, out=values)
     np.clip(values, -BLIND_LIMIT, BLIND_LIMIT, out=values)
     return values
+
+
+def blind_factors(patterns: NDArray[np.unsignedinteger]) -> Floats:
+    """2^k of each row of bit patterns, (rows,)."""
+    exponent = np.clip(scale_exponent(median_magnitude(patterns)), -120, 120)
+    factors: Floats = np.ldexp(np.float32(1), exponent).astype(np.float32)
+    return factors
 
 
 def signed_totals(values: Floats, chips: Floats) -> NDArray[np.int64]:

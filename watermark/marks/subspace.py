@@ -98,7 +98,7 @@ def score_span(
 ) -> dict[str, LineSums]:
     """Exact sums of each named member over the blocks of a span."""
     layout = carrier.marked.layout
-    signs = owner_chips(carrier.marked, span, chips)
+    signs = owner_chips(carrier.marked, span, chips).signs
     difference = np.concatenate(
         [
             residuals.in_reference_scale(x, w, is_code=values.is_code) - w

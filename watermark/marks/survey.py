@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from watermark.errors import MarkError
+from watermark.marks import kernels
 from watermark.marks.carriers import CARRIER_TYPES, LOW_RANK, Grid, effective_rank, grid_of, reason_against
 from watermark.marks.statistic import BLIND_LIMIT, median_magnitude, quantise_blind, scale_exponent
 from watermark.model.digest import (
@@ -29,7 +31,7 @@ from watermark.model.digest import (
 )
 from watermark.model.directory import Model
 from watermark.model.dtypes import decode
-from watermark.model.parallel import in_order_forked
+from watermark.model.parallel import in_order
 from watermark.model.safetensors import TensorInfo
 
 #: Rows of a chunk from which the evidence is predicted.
@@ -45,6 +47,15 @@ _PRINT_MULTIPLIERS = np.random.Generator(np.random.PCG64(0)).integers(0, 1 << 63
 ) + np.uint64(1)
 
 Floats = NDArray[np.float32]
+_Number = TypeVar("_Number", bound=np.number)
+
+#: For each type that can carry: its bit patterns, that of infinity, and all bits but the sign's.
+_PATTERNS: Mapping[str, tuple[str, np.unsignedinteger, np.unsignedinteger]] = {
+    "BF16": ("<u2", np.uint16(0x7F80), np.uint16(0x7FFF)),
+    "F16": ("<u2", np.uint16(0x7C00), np.uint16(0x7FFF)),
+    "F32": ("<u4", np.uint32(0x7F800000), np.uint32(0x7FFFFFFF)),
+    "F64": ("<u8", np.uint64(0x7FF << 52), np.uint64((1 << 63) - 1)),
+}
 
 
 @dataclass(frozen=True)
@@ -79,15 +90,17 @@ class Survey:
 
 def deviations(rows: NDArray[np.floating]) -> Floats:
     """Standard deviation of each row, rounded to 8 bits so that every machine finds the same one, (rows,)."""
-    wide = rows.astype(np.float64)
-    mean = wide.mean(axis=1)
-    spread = np.sqrt(np.maximum(np.vecdot(wide, wide) / rows.shape[1] - mean * mean, 0.0))
+    count, length = rows.shape
+    total, square = np.empty(count), np.empty(count)
+    kernels.moments(np.ascontiguousarray(rows).ravel(), total, square, length)
+    mean = total / length
+    spread = np.sqrt(np.maximum(square / length - mean * mean, 0.0))
     mantissa, exponent = np.frexp(spread)
     rounded: Floats = np.ldexp(np.rint(mantissa * 256) / 256, exponent).astype(np.float32)
     return rounded
 
 
-def as_rows(values: NDArray[np.floating], row: int) -> Iterator[NDArray[np.floating]]:
+def as_rows(values: NDArray[_Number], row: int) -> Iterator[NDArray[_Number]]:
     """Cut consecutive values into a matrix of whole rows and, where the tensor ends inside one, that short row."""
     whole = len(values) // row * row
     if whole:
@@ -157,7 +170,7 @@ def survey(
         is_middle = span.first == middle[span.tensor.name]
         return span, _look(span, read_span(model, span), below, predict=place % _PREDICT_EVERY == 0, judge=is_middle)
 
-    for span, chunk in in_order_forked(look, spans, sum(tensor.nbytes for tensor in model.tensors.values())):
+    for span, chunk in in_order(look, spans):
         seen[span.tensor.name].add(chunk)
         if progress is not None:
             progress(chunk.size_bytes)
@@ -189,25 +202,27 @@ def _look(span: Span, raw: bytes, below: NDArray[np.floating] | None, *, predict
     seen = _Seen(block_digests(raw, span), len(raw))
     if not can_carry(tensor):
         return seen
-    values = decode(raw, tensor.dtype)
-    seen.non_finite = len(values) - int(np.count_nonzero(np.isfinite(values)))
+    kind, infinity, magnitude = _PATTERNS[tensor.dtype.name]
+    found = kernels.scan(np.frombuffer(raw, kind), infinity, magnitude)
+    low_bits, seen.non_finite, seen.nan, seen.carriers = (int(number) for number in found)
     if seen.non_finite:
-        seen.nan = int(np.count_nonzero(np.isnan(values)))
         return seen
     if tensor.dtype.name in {"F32", "F64"}:
-        seen.low_bits = int(np.bitwise_or.reduce(np.frombuffer(raw, f"<u{tensor.dtype.bits // 8}")))
-        with np.errstate(over="ignore"):
-            seen.fits_half = seen.low_bits & 0x1FFF == 0 and bool((values.astype(np.float16) == values).all())
-    difference = values if below is None else values - below
-    seen.carriers = int(np.count_nonzero(difference != 0))
+        seen.low_bits = low_bits
+        seen.fits_half = low_bits & 0x1FFF == 0 and _fits_half(decode(raw, tensor.dtype))
     row = layout_of(tensor.shape).row
+    if row >= _DUPLICATE_MIN_ROW:
+        seen.row_prints = [_row_prints(raw, row * tensor.dtype.bits // 8)]
+    if below is None and not predict and not judge:
+        return seen
+    values = decode(raw, tensor.dtype)
+    difference = values if below is None else values - below
+    seen.carriers = int(np.count_nonzero(difference))
     for rows, delta in zip(as_rows(values, row), as_rows(difference, row), strict=True) if predict else ():
         signal, energy = _predict(rows, delta)
         seen.predicted += rows.size
         seen.signal += signal
         seen.energy += energy
-    if row >= _DUPLICATE_MIN_ROW:
-        seen.row_prints = [_row_prints(raw, row * tensor.dtype.bits // 8)]
     if judge:
         sample = next(as_rows(values, row))[:256, :4096].astype(np.float32)
         seen.judged, seen.reason = True, reason_against(sample)
@@ -215,12 +230,17 @@ def _look(span: Span, raw: bytes, below: NDArray[np.floating] | None, *, predict
     return seen
 
 
+def _fits_half(values: NDArray[np.floating]) -> bool:
+    with np.errstate(over="ignore"):
+        return bool((values.astype(np.float16) == values).all())
+
+
 def _predict(rows: NDArray[np.floating], delta: NDArray[np.floating]) -> tuple[float, float]:
     """Signal per unit of strength and energy of the blind statistic over these rows, from a few of them."""
     step = max(1, len(rows) // _PREDICTION_ROWS)
     some, moved = rows[::step].astype(np.float32), delta[::step]
     f = quantise_blind(some)
-    scale = np.ldexp(1.0, scale_exponent(median_magnitude(some)))
+    scale = np.ldexp(1.0, scale_exponent(median_magnitude(some.view(np.uint32))))
     live = (moved != 0) & (np.abs(f) < BLIND_LIMIT)
     share = len(rows) / len(some)
     signal = float((live.sum(axis=1) * scale * deviations(moved)).sum()) * share

@@ -87,7 +87,7 @@ def fold(
         carrier, span = task
         values = read_values(sources, carrier, span)
         folded, used = fold_span(values, carrier, span, chips, share, statistic)
-        return folded, used, values.suspect.nbytes
+        return folded, used, values.patterns.nbytes
 
     usable = [carrier for carrier in carriers if carrier.reference is not None]
     tasks = islice(((carrier, span) for carrier in usable for span in spans_of(carrier.suspect)), 0, None, every)

@@ -14,25 +14,27 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from watermark.marks import kernels
 from watermark.marks.carriers import Grid
 from watermark.marks.chips import (
     RECIPIENT_CHIP_UNIT,
     BlockKeys,
+    OwnerChips,
     recipient_chips,
     recipient_code,
     signed_code,
-    unpack_blocks,
 )
 from watermark.marks.geometry import OWNER_ENERGY, MarkedTensor
 from watermark.marks.plan import MarkPlan
 from watermark.marks.secret import CopyKey, stretch_root
 from watermark.marks.survey import TensorSurvey, as_rows, deviations
-from watermark.model.digest import Span
+from watermark.model.digest import BlockLayout, Span
 from watermark.model.dtypes import DType, decode, encode
 from watermark.model.rewrite import NewBytes
 
 Floats = NDArray[np.floating]
 
+_NONE_STILL = np.zeros(0, np.bool_)
 _HALF_MAX = np.float32(65504.0)
 _HALF_NORMAL = np.float32(2.0**-14)
 
@@ -70,46 +72,33 @@ class Embedder:
         values = decode(raw, span.tensor.dtype)
         assert survey.grid is not None
         wide: Floats = values.astype(np.float64 if span.tensor.dtype.name == "F64" else np.float32, copy=False)
-        still = _still(wide, below)
-        amplitude = _amplitudes(wide, below, tensor, survey, span)
+        still = wide == below if below is not None else _NONE_STILL
+        sizes = np.concatenate(_amplitudes(wide, below, tensor, survey, span)).astype(wide.dtype, copy=False)
         keys = [self._keys(tensor, block) for block in range(span.first, span.last)]
         counts = [stop - start for start, stop in map(tensor.layout.bounds, range(span.first, span.last))]
+        owner = OwnerChips(keys, counts).packed
         is_dense = survey.grid.name == span.tensor.dtype.name and survey.grid.name in {"F32", "F64"}
         random = None if is_dense else _rounding(keys, counts)
         copies, largest = [], 0.0
-        for moves in self._chips(keys, counts):
-            change = moves.astype(wide.dtype, copy=False)
-            for rows, size in zip(as_rows(change, tensor.layout.row), amplitude, strict=True):
-                rows *= size[:, None]  # views of `change`
-            if still is not None:
-                change[still] = 0
-            largest = max(largest, float(change.max()), -float(change.min()))
-            change += wide
-            copies.append(_encode_on_grid(change, span.tensor.dtype, survey.grid, random))
+        for recipient in self._recipient_chips(keys, counts):
+            moved, change = _moved(wide, owner, recipient, sizes, still, tensor.layout)
+            largest = max(largest, change)
+            copies.append(_encode_on_grid(moved, span.tensor.dtype, survey.grid, random))
         return NewBytes(tuple(copies), largest)
 
-    def _chips(self, keys: Sequence[BlockKeys], counts: Sequence[int]) -> list[NDArray[np.float32]]:
-        """Both layers' chips of consecutive blocks, joined at their shares of the energy: a new array for each copy."""
-        owner = unpack_blocks(keys, counts)
-        recipients = [np.zeros(len(owner), np.float32) if table is not None else None for table in self._tables]
+    def _recipient_chips(self, keys: Sequence[BlockKeys], counts: Sequence[int]) -> list[NDArray[np.int16]]:
+        """Each copy's own chips over consecutive blocks, in units of 1/128; none for the copy without a recipient."""
+        found = [np.zeros(0 if table is None else sum(counts), np.int16) for table in self._tables]
         if any(table is not None for table in self._tables):
             start = 0
             for key, count in zip(keys, counts, strict=True):
                 if key.carries_recipient(self.plan.geometry.recipient_share):
                     draws = key.mixing(count)
-                    for table, chips in zip(self._tables, recipients, strict=True):
-                        if table is not None and chips is not None:
+                    for table, chips in zip(self._tables, found, strict=True):
+                        if table is not None:
                             chips[start : start + count] = recipient_chips(draws, table)
                 start += count
-        owner *= np.float32(math.sqrt(OWNER_ENERGY))
-        if len(recipients) == 1 and recipients[0] is None:
-            return [owner]
-        share = np.float32(math.sqrt(1 - OWNER_ENERGY) / RECIPIENT_CHIP_UNIT)
-        for chips in recipients:
-            if chips is not None:
-                chips *= share
-                chips += owner
-        return [owner.copy() if chips is None else chips for chips in recipients]
+        return found
 
     def _keys(self, tensor: MarkedTensor, block: int) -> BlockKeys:
         number = tensor.first_block + block
@@ -121,12 +110,32 @@ def _rounding(keys: Sequence[BlockKeys], counts: Sequence[int]) -> NDArray[np.ui
     return np.frombuffer(b"".join(key.rounding(count) for key, count in zip(keys, counts, strict=True)), np.uint8)
 
 
-def _still(values: Floats, below: Floats | None) -> NDArray[np.bool_] | None:
-    """Weights that must not move: exact zeros, and what equals the base; None where there are none."""
-    still = values == 0
-    if below is not None:
-        still |= values == below
-    return still if still.any() else None
+def _moved(
+    values: Floats,
+    owner: NDArray[np.uint8],
+    recipient: NDArray[np.int16],
+    sizes: Floats,
+    still: NDArray[np.bool_],
+    layout: BlockLayout,
+) -> tuple[Floats, float]:
+    """Weights moved by both layers at their shares of the energy, and the largest change."""
+    moved = np.empty_like(values)
+    patterns = moved.view(f"i{values.itemsize}")
+    largest = kernels.move(
+        values,
+        owner,
+        np.float32(math.sqrt(OWNER_ENERGY)),
+        recipient,
+        np.float32(math.sqrt(1 - OWNER_ENERGY) / RECIPIENT_CHIP_UNIT),
+        sizes,
+        still,
+        layout.row,
+        layout.per_block,
+        moved,
+        patterns,
+        np.iinfo(patterns.dtype).max,
+    )
+    return moved, float(patterns.dtype.type(largest).view(values.dtype))
 
 
 def _amplitudes(
@@ -149,7 +158,9 @@ def _encode_on_grid(target: Floats, dtype: DType, grid: Grid, random: NDArray[np
         return encode(target, dtype)
     if dtype.name == grid.name == "BF16":
         # A bfloat16 is the upper half of a float32, so rounding and writing are one addition and one cut.
-        return _round_up(target, grid, random).view("<u2")[1::2].tobytes()
+        cut = np.empty(len(target), np.uint16)
+        kernels.cut_to_bfloat16(target, random, cut)
+        return cut.astype("<u2", copy=False).tobytes()
     return encode(round_to_grid(target, grid, random), dtype)
 
 

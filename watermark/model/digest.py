@@ -88,10 +88,15 @@ def spans_of(tensor: TensorInfo, elements: int = _CHUNK_ELEMENTS) -> Iterator[Sp
 
 def read_span(model: Model, span: Span) -> bytes:
     """Read the raw bytes of a span."""
+    return model.read(span.tensor, *span_bytes(span))
+
+
+def span_bytes(span: Span) -> tuple[int, int]:
+    """First byte of a span within its tensor, and one past its last."""
     layout = layout_of(span.tensor.shape)
     bits = span.tensor.dtype.bits
     start, stop = layout.bounds(span.first)[0], layout.bounds(span.last - 1)[1]
-    return model.read(span.tensor, start * bits // 8, -(-stop * bits // 8))
+    return start * bits // 8, -(-stop * bits // 8)
 
 
 def block_digests(raw: bytes | memoryview, span: Span) -> list[bytes]:

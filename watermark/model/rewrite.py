@@ -1,43 +1,46 @@
 """Write one or more copies of a weight file with other tensor bytes, and hash them while they are written.
 
-The header is carried byte for byte, so the copy loads exactly as its source does. Work on the bytes runs on all cores
-and comes back in order; memory is a few chunks. Does not know what the new bytes mean.
+The header is carried byte for byte, so the copy loads exactly as its source does. Forked processes make the new bytes
+and put them where they belong; this one reads each file back in order, while it is still in memory, and hashes it.
+Passing the bytes themselves through pipes cost as much as marking them. Memory is a few chunks. Does not know what the
+new bytes mean.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from io import RawIOBase
 from pathlib import Path
-from pickle import PickleBuffer
+from typing import TYPE_CHECKING
 
 from watermark.errors import RegistryError
-from watermark.model.digest import Progress, Span, block_digests, read_span, spans_of, tensor_digest
+from watermark.model.digest import Progress, Span, block_digests, read_span, span_bytes, spans_of, tensor_digest
 from watermark.model.directory import Model
 from watermark.model.parallel import in_order_forked
+from watermark.model.safetensors import TensorInfo
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 
 @dataclass(frozen=True)
 class NewBytes:
     """The new bytes of a span, one item a copy, and how far the farthest weight moved."""
 
-    copies: tuple[bytes | memoryview, ...]
+    copies: tuple[bytes, ...]
     largest_change: float = 0.0
-
-    def __reduce__(self) -> tuple[type[NewBytes], tuple[tuple[PickleBuffer, ...], float]]:
-        """Pass from one process to another without a copy in between (PEP 574): the bytes arrive as memoryviews."""
-        return NewBytes, (tuple(PickleBuffer(data) for data in self.copies), self.largest_change)
 
 
 #: Gives the new bytes of a span from its old ones; runs in another process, so it must tell all in its result.
 Change = Callable[[Span, bytes], NewBytes]
 
 _SYNC_BYTES = 64 << 20
+_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -61,35 +64,37 @@ def rewrite_shard(
         RegistryError: a target exists already, or the disk is full.
         ModelFormatError: the source was cut short meanwhile.
     """
-    tensors = [tensor for tensor in model.tensors.values() if tensor.shard == shard]
+    tensors = sorted((tensor for tensor in model.tensors.values() if tensor.shard == shard), key=_place)
     files = [hashlib.sha256() for _ in targets]
     digests: list[dict[str, list[bytes]]] = [{tensor.name: [] for tensor in tensors} for _ in targets]
-
     largest = 0.0
-
-    def work(span: Span) -> tuple[Span, NewBytes, tuple[list[bytes], ...]]:
-        new = change(span, read_span(model, span))
-        return span, new, tuple(block_digests(data, span) for data in new.copies)
 
     spans: Iterator[Span] = (span for tensor in tensors for span in spans_of(tensor))
     try:
         with ExitStack() as stack:
-            streams = [stack.enter_context(open(target, "xb", buffering=0)) for target in targets]
-            syncing = stack.enter_context(_EarlySync([stream.fileno() for stream in streams]))
+            written = [stack.enter_context(open(target, "x+b", buffering=0)).fileno() for target in targets]
+            syncing = stack.enter_context(_EarlySync(written))
             header = model.header_bytes(shard)
-            for stream, state in zip(streams, files, strict=True):
-                _write(stream, header)
+            for file, state in zip(written, files, strict=True):
+                _write_at(file, header, 0)
                 state.update(header)
+
+            def work(span: Span) -> tuple[Span, float, tuple[list[bytes], ...]]:
+                new = change(span, read_span(model, span))
+                for file, data in zip(written, new.copies, strict=True):
+                    _write_at(file, data, _place(span.tensor) + span_bytes(span)[0])
+                return span, new.largest_change, tuple(block_digests(data, span) for data in new.copies)
+
             size_bytes = sum(tensor.nbytes for tensor in tensors)
-            for span, new, blocks in in_order_forked(work, spans, size_bytes):
-                largest = max(largest, new.largest_change)
-                for copy, data in enumerate(new.copies):
-                    _write(streams[copy], data)
-                    files[copy].update(data)
+            for span, change_there, blocks in in_order_forked(work, spans, size_bytes):
+                largest = max(largest, change_there)
+                start, stop = span_bytes(span)
+                for copy, file in enumerate(written):
+                    _hash_back(file, _place(span.tensor) + start, stop - start, files[copy])
                     digests[copy][span.tensor.name] += blocks[copy]
-                syncing.wrote(len(new.copies[0]))
+                syncing.wrote(stop - start)
                 if progress is not None:
-                    progress(len(new.copies[0]))
+                    progress(stop - start)
             syncing.finish()
     except OSError as err:
         raise RegistryError(
@@ -105,10 +110,27 @@ def rewrite_shard(
     )
 
 
-def _write(stream: RawIOBase, data: bytes | memoryview) -> None:
+def _place(tensor: TensorInfo) -> int:
+    """Where a tensor begins in its shard, and in every copy of it."""
+    return tensor.begin
+
+
+def _write_at(file: int, data: bytes, place: int) -> None:
     view = memoryview(data)
     while view:
-        view = view[stream.write(view) or 0 :]
+        count = os.pwrite(file, view, place)
+        view, place = view[count:], place + count
+
+
+def _hash_back(file: int, place: int, size_bytes: int, state: Hash) -> None:
+    """Hash what a copy holds from `place` on: what will be signed is what was written."""
+    end = place + size_bytes
+    while place < end:
+        data = os.pread(file, min(_READ_BYTES, end - place), place)
+        if not data:
+            raise OSError(errno.EIO, "it does not hold what was just written")
+        state.update(data)
+        place += len(data)
 
 
 class _EarlySync:

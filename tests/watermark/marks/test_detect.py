@@ -10,10 +10,10 @@ from scipy import stats
 
 from tests.watermark.marks.models import WITHOUT_BASE, random_weights, read_weights, write_model
 from watermark.evidence import log2_p_subgaussian
-from watermark.marks.chips import BlockKeys, recipient_code, unpack_chips
+from watermark.marks.chips import BlockKeys, OwnerChips, recipient_code, unpack_chips
 from watermark.marks.detect import BLIND, DIFFERENCE, REGRESSION, detect, join, residual, score
 from watermark.marks.secret import BlockSecrets, ReleaseKey
-from watermark.marks.spans import ChipSource, Sources, SpanValues, median_of_live, quantise
+from watermark.marks.spans import ChipSource, Sources, SpanValues, median_of_live, quantise, read_patterns
 from watermark.marks.statistic import energies, quantise_blind, signed_totals
 from watermark.marks.subspace import SUBSPACES, detect_subspaces
 from watermark.marks.survey import as_rows
@@ -137,7 +137,7 @@ def one_block(marked, folder):
     start, stop = layout_of(tensor.shape).bounds(0)
     with open_model(marked.reference) as reference, open_model(folder) as suspect:
         return SpanValues(
-            suspect.values(suspect.tensors[name], start, stop),
+            read_patterns(suspect, suspect.tensors[name], start, stop),
             reference.values(reference.tensors[name], start, stop),
             None,
             False,
@@ -188,10 +188,12 @@ def test_a_hundred_thousand_wrong_secrets_follow_the_normal_law(marked, tmp_path
 def _check_a_key_by_hand(marked, values, columns, layout):
     """The columns above are the product's own statistic: one key's z agrees with what `score` finds."""
     count = len(columns)
-    signs = unpack_chips(BlockKeys(b"h" * 32, bytes(32), 0).owner_bits(count), np.empty(count, np.float32))
+    chips = OwnerChips([BlockKeys(b"h" * 32, bytes(32), 0)], [count])
     for name, column in zip((BLIND, DIFFERENCE), columns.T, strict=True):
-        found = join(name, [score(name, values, signs, layout)])
-        assert found.z == pytest.approx(signs @ column / np.sqrt(np.square(column, dtype=np.float64).sum()), rel=0.02)
+        found = join(name, [score(name, values, chips, layout)])
+        assert found.z == pytest.approx(
+            chips.signs @ column / np.sqrt(np.square(column, dtype=np.float64).sum()), rel=0.02
+        )
 
 
 def test_three_weights_with_all_the_energy_are_no_false_alarm():
