@@ -192,8 +192,8 @@ def main() -> None:
             found, found_peak = run("detect", model, place / "out", 0)
             print(
                 f"round {number + 1}: copy + hash {copied:.2f} s, on disk {durable:.2f} s\n"
-                f"    release pass {marked:.2f} s = {marked / copied:.2f}x (bar 3.00x), {marked / durable:.2f}x on disk, "
-                f"peak {mark_peak:.0f} MB (bar 600)\n"
+                f"    release pass {marked:.2f} s = {marked / copied:.2f}x (bar 3.00), {marked / durable:.2f}x on disk"
+                f", peak {mark_peak:.0f} MB (bar 600)\n"
                 f"    blind {found:.2f} s = {size / found / 1e9:.2f} GB/s (bar 2.00, BF16), peak {found_peak:.0f} MB",
                 flush=True,
             )

@@ -96,7 +96,7 @@ def score(name: str, values: SpanValues, chips: OwnerChips, layout: BlockLayout)
         return None
     own_unit = values.is_code and name in (REGRESSION, BASE_REGRESSION)
     stands_for = values.suspect if own_unit else values.reference
-    return score_difference(shown, stands_for, chips.signs, layout, None if name == UNCLIPPED else _CLIP_MEDIANS)
+    return score_difference(shown, stands_for, chips, layout, None if name == UNCLIPPED else _CLIP_MEDIANS)
 
 
 def residual(name: str, values: SpanValues, layout: BlockLayout) -> Floats | None:

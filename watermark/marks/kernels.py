@@ -105,10 +105,10 @@ def _signed_sums(values: Any, chips: Any) -> Any:
     void(_in(uint16), _in(uint8), _in(float32), float32, int64, int64, int64[::1], int64[::1]),
     void(_in(uint32), _in(uint8), _in(float32), float32, int64, int64, int64[::1], int64[::1]),
 )
-def blind_sums(
+def signed_row_sums(
     patterns: Any, bits: Any, factors: Any, limit: Any, row: Any, per_block: Any, totals: Any, energies: Any
 ) -> None:
-    """T and energy of each block: rows quantised by their factors, against packed chips. Exact.
+    """T and energy of each row: rounded to integers by its factor and clipped, against packed chips. Exact.
 
     Args:
         patterns: bit patterns of bfloat16 or float32 values, what is no number counts as 0; consecutive whole blocks,
@@ -118,8 +118,8 @@ def blind_sums(
         limit: where rounded values are clipped: at most 127.
         row: elements of a row, at most 16,384.
         per_block: elements of a block, whole rows.
-        totals: gets T, (blocks,).
-        energies: gets the sums of squares, (blocks,).
+        totals: gets T, (rows,).
+        energies: gets the sums of squares, (rows,).
     """
     here, rounded = np.empty(row, np.uint32), np.empty(row, np.int16)
     values = here.view(np.float32)
@@ -127,10 +127,9 @@ def blind_sums(
     words = np.empty(octets, np.int64)
     chips = words.view(np.int8)
     number = 0
-    for block in range(totals.size):
+    for block in range(-(-patterns.size // per_block)):
         start, stop = block * per_block, min(patterns.size, (block + 1) * per_block)
         _unpack(bits[block * octets : block * octets + -(-(stop - start) // 8)], words)
-        total, energy = np.int64(0), np.int64(0)
         for first in range(start, stop, row):
             last = min(stop, first + row)
             part = rounded[: last - first]
@@ -138,11 +137,8 @@ def blind_sums(
             if not all_finite(values[: last - first]):
                 _drop_endless(here[: last - first])
             _quantise(values[: last - first], factors[number], limit, part)
-            sums = _signed_sums(part, chips[first - start : last - start])
-            total += sums[0]
-            energy += sums[1]
+            totals[number], energies[number] = _signed_sums(part, chips[first - start : last - start])
             number += 1
-        totals[block], energies[block] = total, energy
 
 
 @_compiled(

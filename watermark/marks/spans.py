@@ -22,9 +22,7 @@ from watermark.marks.statistic import (
     LIMIT,
     LineSums,
     blind_factors,
-    energies,
     floats_of,
-    signed_totals,
 )
 from watermark.marks.survey import as_rows
 from watermark.model.digest import BlockLayout, Span
@@ -36,6 +34,8 @@ Floats = NDArray[np.float32]
 _SAMPLE = 257
 #: Lines with fewer non-zero values than this take the common noise of the lines beside them.
 _FEW_LIVE = 32
+#: Medians at more places than this are found by sorting.
+_PLACES = 8
 #: Where the median of |d| comes to lie: fine enough to round to, with room for five medians below 127.
 _MEDIAN_UNITS = 24.0
 
@@ -138,7 +138,16 @@ def rows_together(values: SpanValues, row: int) -> Iterable[tuple[Floats, Floats
 
 
 def quantise(lines: Floats, clip_medians: float | None) -> tuple[Floats, Floats]:
-    """Round a difference to integers with one scale a line; gives f, (lines, elements), and the scales, (lines,).
+    """Round a difference to integers with one scale a line; gives f, (lines, elements), and the scales, (lines,)."""
+    scale, limit = quantisation(lines, clip_medians)
+    f = lines * scale[:, None]
+    np.rint(f, out=f)
+    np.clip(f, -limit, limit, out=f)
+    return f, scale
+
+
+def quantisation(lines: Floats, clip_medians: float | None) -> tuple[Floats, np.float32]:
+    """The scale of each line of a difference, (lines,), and where rounded values are clipped.
 
     With `clip_medians`, the scale brings the median of a sample of |d| != 0 to 24 and values are clipped at that many
     medians; without, it brings the largest |d| to 127 and nothing is clipped. A line of zeros has scale 0.
@@ -150,11 +159,7 @@ def quantise(lines: Floats, clip_medians: float | None) -> tuple[Floats, Floats]
     with np.errstate(divide="ignore", over="ignore"):
         scale = np.where(median > 0, target / median, np.float32(0)).astype(np.float32)
     scale[~np.isfinite(scale)] = 0
-    f = lines * scale[:, None]
-    np.rint(f, out=f)
-    limit = np.float32(LIMIT if clip_medians is None else min(LIMIT, round(clip_medians * _MEDIAN_UNITS)))
-    np.clip(f, -limit, limit, out=f)
-    return f, scale
+    return scale, np.float32(LIMIT if clip_medians is None else min(LIMIT, round(clip_medians * _MEDIAN_UNITS)))
 
 
 def median_of_live(size: Floats, largest: Floats) -> Floats:
@@ -163,10 +168,13 @@ def median_of_live(size: Floats, largest: Floats) -> Floats:
     A line with under 32 of them takes the median of the others' medians.
     """
     step = max(1, size.shape[1] // _SAMPLE)
-    picked = np.sort(size[:, ::step], axis=1)
+    picked = size[:, ::step]
     live = np.count_nonzero(picked, axis=1)
-    middle = picked.shape[1] - live + live // 2
-    median = picked[np.arange(len(picked)), np.minimum(middle, picked.shape[1] - 1)]
+    middle = np.minimum(picked.shape[1] - live + live // 2, picked.shape[1] - 1)
+    # Mostly all are alive: one place for all lines, so nothing needs to be sorted whole.
+    places = np.unique(middle)
+    picked = np.partition(picked, places, axis=1) if len(places) <= _PLACES else np.sort(picked, axis=1)
+    median = picked[np.arange(len(picked)), middle]
     found: Floats = np.where(live > 0, median, largest).astype(np.float32)
     few = (live > 0) & (live < _FEW_LIVE)
     if few.any():
@@ -179,30 +187,47 @@ def median_of_live(size: Floats, largest: Floats) -> Floats:
 
 
 def score_difference(
-    shown: Floats, stands_for: Floats, signs: Floats, layout: BlockLayout, clip_medians: float | None
+    shown: Floats, stands_for: Floats, chips: OwnerChips, layout: BlockLayout, clip_medians: float | None
 ) -> LineSums:
     """Exact sums of a difference against the owner's chips, lines weighted by signal over noise; all flat.
 
     The mark is a fixed share of a row's deviation, so the median |w| of `stands_for` (the reference; integer codes
     measure themselves) stands for the signal, and the scale of the difference for one over the noise.
     """
-    totals, squares, weights, trials = [], [], [], 0
-    for d, w, chips in zip(*(as_rows(flat, layout.line) for flat in (shown, stands_for, signs)), strict=True):
-        f, scale = quantise(d, clip_medians)
+    scales, weights = [], []
+    for d, w in zip(*(as_rows(flat, layout.line) for flat in (shown, stands_for)), strict=True):
+        scale, limit = quantisation(d, clip_medians)
         size = np.abs(w)
-        totals.append(signed_totals(f, chips))
-        squares.append(energies(f))
+        scales.append(scale)
         weights.append(median_of_live(size, size.max(axis=1)) * scale)
-        trials += int(np.count_nonzero(squares[-1])) * f.shape[1]
-    return LineSums(np.concatenate(totals), np.concatenate(squares), np.concatenate(weights), trials)
+    totals, squares = _row_sums(shown.view(np.uint32), chips, np.concatenate(scales), limit, layout.line, layout)
+    return LineSums(totals, squares, np.concatenate(weights), _trials(squares, layout.line, len(shown)))
 
 
 def score_blind(patterns: NDArray[np.unsignedinteger], chips: OwnerChips, layout: BlockLayout) -> LineSums:
     """Exact sums of what a suspect shows by itself (`quantise_blind`), block by block, all of one weight; flat."""
     factors = np.concatenate([blind_factors(rows) for rows in as_rows(patterns, layout.row)])
-    blocks = -(-len(patterns) // layout.per_block)
-    totals, squares = np.empty(blocks, np.int64), np.empty(blocks, np.int64)
-    kernels.blind_sums(patterns, chips.packed, factors, BLIND_LIMIT, layout.row, layout.per_block, totals, squares)
-    short = blocks * layout.per_block - len(patterns)
-    trials = int(np.count_nonzero(squares)) * layout.per_block - (short if squares[-1] else 0)
-    return LineSums(totals, squares, np.ones(blocks, np.float32), trials)
+    rows = _row_sums(patterns, chips, factors, BLIND_LIMIT, layout.row, layout)
+    firsts = np.arange(0, len(factors), layout.per_block // layout.row)
+    totals, squares = (np.add.reduceat(sums, firsts) for sums in rows)
+    trials = _trials(squares, layout.per_block, len(patterns))
+    return LineSums(totals, squares, np.ones(len(firsts), np.float32), trials)
+
+
+def _row_sums(
+    patterns: NDArray[np.unsignedinteger],
+    chips: OwnerChips,
+    factors: Floats,
+    limit: np.float32,
+    row: int,
+    layout: BlockLayout,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    totals, squares = np.empty(len(factors), np.int64), np.empty(len(factors), np.int64)
+    kernels.signed_row_sums(patterns, chips.packed, factors, limit, row, layout.per_block, totals, squares)
+    return totals, squares
+
+
+def _trials(squares: NDArray[np.int64], length: int, count: int) -> int:
+    """Carriers of runs of `length`, the last one shorter if `count` demands it, in which anything is shown."""
+    short = len(squares) * length - count
+    return int(np.count_nonzero(squares)) * length - (short if squares[-1] else 0)

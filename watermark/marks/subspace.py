@@ -98,7 +98,7 @@ def score_span(
 ) -> dict[str, LineSums]:
     """Exact sums of each named member over the blocks of a span."""
     layout = carrier.marked.layout
-    signs = owner_chips(carrier.marked, span, chips).signs
+    drawn = owner_chips(carrier.marked, span, chips)
     difference = np.concatenate(
         [
             residuals.in_reference_scale(x, w, is_code=values.is_code) - w
@@ -111,5 +111,5 @@ def score_span(
     for name in names:
         kept = directions.kept[SUBSPACES.index(name)]
         shown: Floats = turned[:, :kept] @ directions.vectors[:, :kept].T
-        scored[name] = score_difference(shown.ravel(), values.reference, signs, layout, None)
+        scored[name] = score_difference(shown.ravel(), values.reference, drawn, layout, None)
     return scored

@@ -11,7 +11,7 @@ import pytest
 
 from watermark.marks import kernels
 from watermark.marks.chips import BlockKeys, OwnerChips, recipient_chips
-from watermark.marks.spans import score_blind
+from watermark.marks.spans import quantise, score_blind, score_difference
 from watermark.marks.statistic import BLIND_LIMIT, energies, quantise_blind, signed_totals
 from watermark.marks.survey import as_rows, deviations
 from watermark.marks.weights import _moved
@@ -59,6 +59,24 @@ def test_blind_sums(shape, kind):
     assert found.trials == trials
     assert np.abs(f).max() <= BLIND_LIMIT
     assert found.energies.any()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("clip_medians", [None, 1.5 * 1.4826])
+def test_sums_of_a_difference(shape, clip_medians):
+    layout, chips = layout_of(shape), drawn(layout_of(shape))
+    shown, stands_for = values_of(shape, seed=6), values_of(shape, seed=7)
+    if clip_medians:
+        shown[shown.size // 2 :: 7] = 0  # lines with unlike numbers of live weights
+    found = score_difference(shown, stands_for, chips, layout, clip_medians)
+    totals, squares = [], []
+    for d, signs in zip(as_rows(shown, layout.line), as_rows(chips.signs, layout.line), strict=True):
+        f, _ = quantise(d, clip_medians)
+        totals.append(signed_totals(f, signs))
+        squares.append(energies(f))
+    assert (found.totals == np.concatenate(totals)).all()
+    assert (found.energies == np.concatenate(squares)).all()
+    assert found.trials == shown.size
 
 
 @pytest.mark.parametrize("shape", SHAPES)
