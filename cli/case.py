@@ -24,6 +24,7 @@ from cli.home import Home
 from cli.mark_record import MarkRecord
 from cli.order import DEFAULT_THRESHOLD, Threshold, best_known_copy, read_date, threshold_for
 from cli.outcome import CHALLENGED_DRAW, SELF_ASSERTED_DRAW, case_multiplicity, checkpoint_randomness, score
+from cli.owner_secrets import leak_of
 from cli.stamping import NO_STAMPER, Stamper
 from registry.log.proof import read_proof
 from registry.signing.entry import CASE, make_entry, read_entry
@@ -218,6 +219,7 @@ def make_evidence(
     statistic = str(read_entry(entry).body["statistic"])
     outcome = score(openings, mark.geometry, root, mark.stretched, suspect, statistic, copy)
     trust = home.trust()
+    leak = leak_of(home, secret, registry)
     release_proof, stamps = _release_proof(registry, case, trust)
     threshold = _threshold(order, draw, order_of(release_proof, stamps, trust))
     counts = [count for _, count in case_multiplicity(case.log_index, len(DISPUTABLE))]
@@ -232,7 +234,12 @@ def make_evidence(
         owner=home.owner,
         draw=draw,
         randomness=randomness,
-        proofs={"owner": registry.prove(0), "release": release_proof, "case": case_proof},
+        proofs={
+            "owner": registry.prove(0),
+            "release": release_proof,
+            "case": case_proof,
+            **({} if leak is None else {"leak": registry.prove(leak.index)}),
+        },
         prior=prior,
         geometry=mark.geometry.document(),
         openings=openings,

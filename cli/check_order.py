@@ -17,7 +17,8 @@ from watermark.errors import DocumentError
 from watermark.evidence import THRESHOLD_STAMPED_LOG2_P
 
 if TYPE_CHECKING:
-    from cli.check import CheckRequest, CheckResult
+    from cli.check import CheckRequest
+    from cli.verdict import CheckResult
 
 Orders = Mapping[str, ReleaseOrder]
 NO_ORDERS: Orders = MappingProxyType({})

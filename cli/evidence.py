@@ -17,10 +17,12 @@ from cli.evidence_file import EvidenceBody, file_stamps, read_evidence, verify_s
 from cli.evidence_timing import EvidenceTiming, judge_timing
 from cli.home import Home
 from cli.outcome import CHALLENGED_DRAW, SELF_ASSERTED_DRAW, Outcome, case_multiplicity, checkpoint_randomness, score
+from cli.owner_secrets import note_of_leak
 from cli.signing_time import text_of_time
 from registry.log.merkle import leaf_hash, verify_inclusion
 from registry.log.proof import read_proof
-from registry.signing.entry import CASE, OWNER, RELEASE, Entry, read_entry
+from registry.signing.entry import CASE, OWNER, RELEASE, SECRET, Entry, read_entry
+from registry.signing.key_events import read_key_event
 from registry.signing.keys import PublicKey
 from registry.signing.small_files import read_small_file
 from registry.signing.strict_json import MAX_BUNDLE_BYTES
@@ -113,6 +115,7 @@ def verify_evidence(request: EvidenceRequest, progress: Progress | None = None) 
     release = _logged(body.proofs, "release", RELEASE, keys, trust)
     case = _logged(body.proofs, "case", CASE, keys, trust)
     _logged(body.proofs, "owner", OWNER, keys, trust)
+    timing = replace(timing, reasons=(*timing.reasons, *_leak_notes(body, keys, trust)))
     root = _check_claim(body, release, case)
     geometry = Geometry.from_document(body.geometry)
     _check_draw(body, geometry, root, case, keys, trust)
@@ -147,6 +150,16 @@ def _logged(
     if name not in proofs:
         raise InclusionError(f"the evidence file brings no log proof of the {name} entry")
     return _verify_proof(proofs[name], kind, keys, trust)
+
+
+def _leak_notes(body: EvidenceBody, keys: tuple[PublicKey, ...], trust: TrustPolicy) -> tuple[str, ...]:
+    """What follows from the entry in which the owner says that the secret of this mark leaked, if he brings one."""
+    if "leak" not in body.proofs:
+        return ()
+    event = read_key_event(_logged(body.proofs, "leak", SECRET, keys, trust).entry)
+    if event.owner != body.owner or event.from_index is None:
+        raise UntrustedKeyError("the entry about a leaked secret names another owner than the evidence file")
+    return (note_of_leak(event.from_index),)
 
 
 def _verify_proof(data: bytes, kind: str, keys: tuple[PublicKey, ...], trust: TrustPolicy) -> _Logged:

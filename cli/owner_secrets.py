@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from cli.home import Home
 from registry.keystores.interface import PinSource
@@ -55,18 +56,39 @@ class OwnerSecrets:
         return self._known[name]
 
 
+@dataclass(frozen=True)
+class Leak:
+    """The log entry that says that an owner secret leaked, and from which entry on its marks prove less."""
+
+    index: int
+    from_index: int
+
+
+def leak_of(home: Home, secret: bytes, registry: EmbeddedRegistry) -> Leak | None:
+    """What the log says of a leak of this secret; None where it says nothing."""
+    if not home.former_secrets:
+        return None  # no secret of this home was ever replaced, so the log need not be read
+    keys = registry.keyring().owners.get(home.owner)
+    known = keys.secrets if keys is not None else ()
+    commitment = commit_to_secret(secret).hex()
+    # The entry that brought the next secret is the one that called this one leaked.
+    for one, following in pairwise(known):
+        if one.commitment == commitment and one.leaked_from is not None:
+            return Leak(following.since, one.leaked_from)
+    return None
+
+
 def leak_notes(home: Home, secret: bytes, registry: EmbeddedRegistry) -> tuple[str, ...]:
     """What a reader must know about marks of a secret that the log says has leaked; nothing for any other secret."""
-    if not home.former_secrets:
-        return ()  # no secret of this home was ever replaced, so the log need not be read
-    keys = registry.keyring().owners.get(home.owner)
-    commitment = commit_to_secret(secret).hex()
-    leaks = [one.leaked_from for one in keys.secrets if one.commitment == commitment] if keys is not None else []
-    return tuple(
-        f"the secret of this mark leaked: from log entry {index} on others could have made it too, so it proves less "
-        "about what appeared after that"
-        for index in leaks
-        if index is not None
+    leak = leak_of(home, secret, registry)
+    return () if leak is None else (note_of_leak(leak.from_index),)
+
+
+def note_of_leak(from_index: int) -> str:
+    """The same in one sentence."""
+    return (
+        f"the secret of this mark leaked: from log entry {from_index} on others could have made it too, so it proves "
+        "less about what appeared after that"
     )
 
 

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.callables import load_callable
-from cli.check import OURS, CheckRequest, check_unlocked
+from cli.check import CheckRequest, check_unlocked
 from cli.home import Home
 from cli.owner_secrets import OwnerSecrets
 from cli.rehearse_sweep import Point, chosen, sweep
 from cli.release import ReleaseRequest, ReleaseResult, release
+from cli.verdict import OURS
 from registry.signing.small_files import replace_file
 from watermark.errors import DocumentError, InputError
 from watermark.evidence import THRESHOLD_LOG2_P

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
 
-    from cli.check import CheckRequest, CheckResult, TestResult
+    from cli.check import CheckRequest
+    from cli.verdict import CheckResult, TestResult
 
 _LINEAR_BITS = 10
 

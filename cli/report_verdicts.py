@@ -13,8 +13,9 @@ from cli.report_sketch import json_of_fingerprint, rows_of_fingerprint
 from cli.report_time import row_of_order
 
 if TYPE_CHECKING:
-    from cli.check import CheckRequest, CheckResult
+    from cli.check import CheckRequest
     from cli.evidence import EvidenceRequest, EvidenceResult
+    from cli.verdict import CheckResult
     from registry.monitor import AuditResult
 
 OURS, RELATED, SHARED, NOT_SHOWN, NO_POWER = "ours", "related", "shared-ancestor", "not-shown", "no-power"

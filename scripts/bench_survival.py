@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
-from cli.check import OURS, CheckRequest, CheckResult, check
+from cli.check import CheckRequest, check
 from cli.demo_subject import (
     SentenceEncoder,
     copy_companions,
@@ -38,6 +38,7 @@ from cli.demo_texts import sentences
 from cli.demo_thief import load_stolen, steal
 from cli.home import Home
 from cli.release import ReleaseRequest, release
+from cli.verdict import OURS, CheckResult
 from watermark.attacks import disguise, precision
 from watermark.attacks.catalogue import ATTACKS
 from watermark.attacks.interface import Attack, State

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cli.check import CheckRequest, CheckResult, check
+from cli.check import CheckRequest, check
 from cli.home import Home
 from cli.release import ReleaseRequest, ReleaseResult, release
+from cli.verdict import CheckResult
 
 PASSPHRASE = b"correct horse"
 

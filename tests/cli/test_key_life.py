@@ -11,6 +11,7 @@ import pytest
 
 from cli.audit import AuditRequest, audit
 from cli.check import CheckRequest, check
+from cli.evidence import EvidenceRequest, verify_evidence
 from cli.home import Home
 from cli.home_keys import home_keys
 from cli.key_change import ChangeRequest, approve_draft, submit_draft
@@ -311,6 +312,14 @@ def test_a_leaked_secret_marks_nothing_new_and_old_marks_are_found_with_a_note(h
     old = check(CheckRequest(home, str(tmp_path / "before")), phrase)
     assert (old.verdict, old.release) == ("ours", before.release)
     assert any("leaked: from log entry 1 on" in reason for reason in old.reasons)
+    stranger = {}
+    for name in ("before", "fresh"):
+        request = CheckRequest(home, str(tmp_path / name), evidence=tmp_path / f"{name}.json")
+        assert check(request, phrase).evidence_path
+        stranger[name] = verify_evidence(EvidenceRequest(request.evidence, home, suspect=tmp_path / name))
+        assert stranger[name].holds
+    assert any("leaked: from log entry 1 on" in reason for reason in stranger["before"].reasons)
+    assert not any("leaked" in reason for reason in stranger["fresh"].reasons)
     new = check(CheckRequest(home, str(tmp_path / "fresh")), phrase)
     assert (new.verdict, new.release) == ("ours", fresh.release)
     assert not any("leaked: from" in reason for reason in new.reasons)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import cli.check as job
-from cli.check import CheckRequest, CheckResult
+from cli.check import CheckRequest
 from cli.report_page import write_check_page
+from cli.verdict import CheckResult
 
 HOSTILE = '"><script>alert(1)</script> & $x^2$ \x1b[31m'
 

