@@ -103,13 +103,14 @@ def open_case(
     mark = MarkRecord.from_document(finding.record.mark_document)
     usable = [test for test in finding.tests if test.name in DISPUTABLE]
     best = min(usable, key=lambda test: test.log2_p, default=None)
-    if best is None or best.log2_p == 0:
-        raise CapacityError("what this verdict rests on cannot be shown from few opened blocks")
-    if finding.best is not None and finding.best.name.endswith(ALIGNED) and best.log2_p > THRESHOLD_STAMPED_LOG2_P:
+    shown = best.log2_p if best is not None else 0.0
+    if finding.best is not None and finding.best.name.endswith(ALIGNED) and shown > THRESHOLD_STAMPED_LOG2_P:
         raise CapacityError(
             "the mark shows only after the suspect is aligned to the reference, which opened blocks cannot show",
             hint="show the verifier the whole reference under confidence: he aligns the suspect himself and checks",
         )
+    if best is None or best.log2_p == 0:
+        raise CapacityError("what this verdict rests on cannot be shown from few opened blocks")
     blocks, layer = _how_many(finding, best, mark.geometry)
     shapes = {tensor.shape for tensor in suspect.tensors.values() if tensor.dtype.is_decodable}
     body = {

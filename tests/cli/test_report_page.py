@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import cli.check as job
+import cli.verdict as job
 from cli.check import CheckRequest
 from cli.report_page import write_check_page
 from cli.verdict import CheckResult
