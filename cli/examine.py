@@ -7,12 +7,13 @@ Uses everything the owner has, so its numbers are the owner's private answer; wh
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cli.aligned import ALIGNED, TRIES, align_suspect, is_settled
 from cli.kin import Kin, find_kin
@@ -298,18 +299,21 @@ def _trace(
     names = [copy.recipient for copy in copies if copy.recipient is not None]
     if not names or (mark.geometry.base is not None and sources.base is None):
         return None, None
-    codes = {}
-    for name in names:
-        copy_key = release_key.copy_key(name)
-        codes[name] = recipient_code(copy_key.key, mark.stretched, copy_key.commitment(root))
+
+    def codes() -> Iterator[tuple[str, NDArray[np.int8]]]:
+        for name in names:
+            copy_key = release_key.copy_key(name)
+            yield name, recipient_code(copy_key.key, mark.stretched, copy_key.commitment(root))
+
     share = mark.geometry.recipient_share
     for every in (_FIRST_LOOK, 1):
         scores = fold(sources, carriers, chips, share, residual_for(statistic), every=every, progress=progress)
-        tests = {name: scores.test(code) for name, code in codes.items()}
-        best = min(tests, key=lambda name: tests[name].log2_p)
-        if add_multiplicity(tests[best].log2_p, [len(names), _TRACE_LOOKS]) <= THRESHOLD_RECIPIENT_LOG2_P:
-            return best, tests[best]
-    return None, tests[best]
+        found = scores.best(codes())
+        assert found is not None  # there are names
+        best, test = found
+        if add_multiplicity(test.log2_p, [len(names), _TRACE_LOOKS]) <= THRESHOLD_RECIPIENT_LOG2_P:
+            return best, test
+    return None, test
 
 
 def _power(sources: Sources, carriers: Sequence[Carrier], *, is_based: bool) -> float:

@@ -142,7 +142,8 @@ def code_table() -> NDArray[np.int8]:
 def recipient_code(copy_key: bytes, stretched_root: bytes, commitment: bytes) -> NDArray[np.int8]:
     """The code of one copy, (32768,), in units of 1/32: HKDF(copy key, salt = scrypt(R), info = copy commitment)."""
     key = hkdf_expand(hkdf_extract(stretched_root, copy_key), b"weightmark code v1" + commitment)
-    return code_table()[np.frombuffer(key_stream(key, CODE_VALUES), np.uint8)]
+    # `translate` looks a byte up in a fifth of the time of numpy's indexing; a release may have a million codes.
+    return np.frombuffer(key_stream(key, CODE_VALUES).translate(code_table().tobytes()), np.int8)
 
 
 def signed_code(code: NDArray[np.int8]) -> NDArray[np.int16]:

@@ -9,8 +9,9 @@ that it scores this high. Knows no names of recipients and no thresholds.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -50,9 +51,25 @@ class Scores:
 
     def test(self, code: NDArray[np.int8]) -> KeyedTest:
         """The keyed test of one recipient's code."""
-        total = int(self.y @ code.astype(np.int64))
-        energy = sum(int(value) * int(value) for value in self.y) * CODE_UNIT * CODE_UNIT
-        return KeyedTest(RECIPIENT, total, energy, self.carriers)
+        return KeyedTest(RECIPIENT, int(self.y @ code.astype(np.int64)), self._energy, self.carriers)
+
+    def best(self, codes: Iterable[tuple[str, NDArray[np.int8]]]) -> tuple[str, KeyedTest] | None:
+        """The recipient whose code shows best, the first of equals, with its test; None of no codes.
+
+        Holds one code at a time: those of a million recipients are 32 GB. About 0.1 ms a recipient.
+        """
+        found: tuple[str, KeyedTest] | None = None
+        for name, code in codes:
+            test = self.test(code)
+            # The energy is common to all, so the largest total is the smallest p.
+            if found is None or test.total > found[1].total:
+                found = name, test
+        return found
+
+    @cached_property
+    def _energy(self) -> int:
+        """sum y^2 in the units of a total, common to all codes; it needs more than 64 bits."""
+        return sum(value * value for value in self.y.tolist()) * CODE_UNIT * CODE_UNIT
 
 
 def residual_for(statistic: str) -> str:

@@ -10,14 +10,14 @@ from scipy import stats
 
 from tests.watermark.marks.models import WITHOUT_BASE, random_weights, read_weights, write_model
 from watermark.evidence import log2_p_subgaussian
-from watermark.marks.chips import BlockKeys, OwnerChips, recipient_code, unpack_chips
+from watermark.marks.chips import CODE_UNIT, CODE_VALUES, BlockKeys, OwnerChips, recipient_code, unpack_chips
 from watermark.marks.detect import BLIND, DIFFERENCE, REGRESSION, detect, join, residual, score
 from watermark.marks.secret import BlockSecrets, ReleaseKey
 from watermark.marks.spans import ChipSource, Sources, SpanValues, median_of_live, quantise, read_patterns
 from watermark.marks.statistic import energies, quantise_blind, signed_totals
 from watermark.marks.subspace import SUBSPACES, detect_subspaces
 from watermark.marks.survey import as_rows
-from watermark.marks.trace import fold
+from watermark.marks.trace import Scores, fold
 from watermark.model.digest import layout_of
 from watermark.model.directory import open_model
 
@@ -128,6 +128,20 @@ def test_each_copy_names_its_own_recipient_and_no_other(marked):
             found[name] = scores.test(recipient_code(copy.key, marked.embedder.stretched, copy.commitment(root)))
         assert found[right].log2_p < -1_000
         assert all(test.log2_p > -25 for name, test in found.items() if name != right)
+
+
+def test_the_best_of_many_codes_is_that_of_each_tested_alone():
+    draw = np.random.default_rng(3)
+    codes = {f"r{number}": recipient_code(draw.bytes(32), b"s" * 32, b"c" * 32) for number in range(20)}
+    y = codes["r7"].astype(np.int64) * 1_000_003 + draw.integers(-(2**30), 2**30, CODE_VALUES)
+    scores = Scores(y, 1)
+    exact = sum(value * value for value in y.tolist()) * CODE_UNIT**2
+    assert all(scores.test(code).energy == exact for code in codes.values())
+    alone = {name: scores.test(code) for name, code in codes.items()}
+    best = min(alone, key=lambda name: alone[name].log2_p)
+    assert best == "r7"
+    assert scores.best(codes.items()) == (best, alone[best])
+    assert scores.best([]) is None
 
 
 def one_block(marked, folder):
