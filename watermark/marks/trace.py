@@ -69,7 +69,8 @@ class Scores:
     @cached_property
     def _energy(self) -> int:
         """sum y^2 in the units of a total, common to all codes; it needs more than 64 bits."""
-        return sum(value * value for value in self.y.tolist()) * CODE_UNIT * CODE_UNIT
+        values: list[int] = self.y.tolist()
+        return sum(value * value for value in values) * CODE_UNIT * CODE_UNIT
 
 
 def residual_for(statistic: str) -> str:
