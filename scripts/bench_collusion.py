@@ -10,7 +10,7 @@ N/B times the mean of the codes and normal noise of variance N/B (E + (beta/alph
 normal chips. Prints, for each rule: trials in which a colluder was named at 64 bits beyond the number of recipients,
 bits of the strongest and the weakest colluder (medians; simulated in brackets), and the best innocent of all trials.
 Exits 1 when an innocent is named or a cell of the bar (c = 16; c = 8 and 16 with int4) names nobody in over 1 % of its
-trials. Each folded trial is kept in the folder: a run that was cut goes on. 15 to 40 s a trial on two cores, and
+trials; zeroing the weights that differ ruins the model and is shown, not asked. Each folded trial is kept in the folder: a run that was cut goes on. 15 to 40 s a trial on two cores, and
 0.2 ms a recipient at the end; 3 GB of disk.
 """
 
@@ -49,6 +49,8 @@ from watermark.model.torch_state import load_state, save_state
 POOL = 24
 SCENES = ((8, False), (8, True), (16, False), (16, True))
 BAR = {(8, True), (16, False), (16, True)}
+# Keeps 36 % of MiniLM's retrieval score (0.186 of 0.510): the loot is ruined, and an attack must keep 95 %.
+RUINOUS = {"zero-differing-20"}
 CODES_AT_ONCE = 512
 INNOCENTS_A_SIMULATION = 2_048
 _TWO_LN2 = 2 * math.log(2)
@@ -227,7 +229,7 @@ def report(
             named_fakes = int((fakes.max(axis=1) >= bar).sum())
             best = max(max(outside), innocent)
             held = best < bar
-            if (count, rounded) in BAR:
+            if (count, rounded) in BAR and rule not in RUINOUS:
                 held = held and named >= 0.99 * len(places) and named_fakes >= 0.99 * simulated
             strong, weak = (np.median([f(one) for one in guilty]) for f in (np.max, np.min))
             strong_fake, weak_fake = np.median(fakes.max(axis=1)), np.median(fakes.min(axis=1))
