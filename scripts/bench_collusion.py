@@ -10,8 +10,8 @@ N/B times the mean of the codes and normal noise of variance N/B (E + (beta/alph
 normal chips. Prints, for each rule: trials in which a colluder was named at 64 bits beyond the number of recipients,
 bits of the strongest and the weakest colluder (medians; simulated in brackets), and the best innocent of all trials.
 Exits 1 when an innocent is named or a cell of the bar (c = 16; c = 8 and 16 with int4) names nobody in over 1 % of its
-trials; zeroing the weights that differ ruins the model and is shown, not asked. Each folded trial is kept in the folder: a run that was cut goes on. 15 to 40 s a trial on two cores, and
-0.2 ms a recipient at the end; 3 GB of disk.
+trials; zeroing the weights that differ ruins the model and is shown, not asked. Each folded trial is kept in the
+folder: a run that was cut goes on. 3 to 5 s a trial on two cores, and 0.2 ms a recipient at the end; 3 GB of disk.
 """
 
 from __future__ import annotations
