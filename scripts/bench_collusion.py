@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -38,16 +39,12 @@ from watermark.attacks import precision
 from watermark.attacks.collusion import COLLUSIONS, Collusion
 from watermark.attacks.interface import State, each_target
 from watermark.evidence import THRESHOLD_RECIPIENT_LOG2_P, default_strength
-from watermark.marks.chips import CODE_UNIT, CODE_VALUES, code_table, recipient_code
-from watermark.marks.detect import DIFFERENCE
+from watermark.marks.chips import CODE_UNIT, CODE_VALUES, code_table
 from watermark.marks.geometry import OWNER_ENERGY
-from watermark.marks.spans import Sources
-from watermark.marks.trace import fold
-from watermark.model.directory import open_model
 from watermark.model.torch_state import load_state, save_state
 
 POOL = 24
-SCENES = ((8, False), (8, True), (16, False), (16, True))
+COUNTS = (8, 16)
 BAR = {(8, True), (16, False), (16, True)}
 # Keeps 36 % of MiniLM's retrieval score (0.186 of 0.510): the loot is ruined, and an attack must keep 95 %.
 RUINOUS = {"zero-differing-20"}
@@ -63,7 +60,6 @@ class Trial:
     rule: str
     colluders: tuple[int, ...]
     rounded: bool
-    number: int
     y: NDArray[np.float64]
 
 
@@ -79,8 +75,10 @@ class Bench:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.marked: MarkedModel = self._mark()
-        self.carriers = sum(tensor.layout.count for tensor in self.marked.plan.geometry.marked)
-        self.alpha = self.marked.plan.geometry.marked[0].alpha * math.sqrt(1 - OWNER_ENERGY)
+        geometry = self.marked.plan.geometry
+        self.tensor_sizes = [tensor.layout.count for tensor in geometry.marked]
+        self.carriers = sum(self.tensor_sizes)
+        self.alpha = geometry.marked[0].alpha * math.sqrt(1 - OWNER_ENERGY)
 
     def _mark(self) -> MarkedModel:
         copies = self.folder / "copies"
@@ -88,38 +86,29 @@ class Bench:
         strength = default_strength(22_500_000)
         return mark_model(minilm_folder(), copies, tuple(name_of(number) for number in range(POOL)), strength)
 
-    def states(self, colluders: Sequence[int]) -> list[State]:
-        """The copies of a coalition."""
-        return [_load(self.marked.copies[number]) for number in colluders]
-
-    def trial(self, rule: str, count: int, number: int, *, rounded: bool) -> Trial:
-        """Combine, round, fold; or read what an earlier run folded."""
+    def trials(self, rule: str, count: int, number: int) -> Iterator[Trial]:
+        """Combine once, fold as it is and rounded; or read what an earlier run folded."""
         draw = np.random.default_rng([count, number])
         colluders = tuple(sorted(int(one) for one in draw.choice(POOL, count, replace=False)))
-        kept = self.folder / f"{rule}-{count}-{'int4' if rounded else 'float'}-{number}.npy"
-        if not kept.exists():
-            state = COLLUSIONS[rule](self.states(colluders), seed=number)
-            if rounded:
-                state = precision.int4_groups(state)
-            np.save(kept, self._fold(state))
-        return Trial(rule, colluders, rounded, number, np.load(kept).astype(np.float64))
+        combined: State = {}
+        for rounded in (False, True):
+            kept = self.folder / f"{rule}-{count}-{'int4' if rounded else 'float'}-{number}.npy"
+            if not kept.exists():
+                combined = combined or COLLUSIONS[rule](
+                    [_load(self.marked.copies[one]) for one in colluders], seed=number
+                )
+                np.save(kept, self._fold(precision.int4_groups(combined) if rounded else combined))
+            yield Trial(rule, colluders, rounded, np.load(kept).astype(np.float64))
 
     def _fold(self, state: State) -> NDArray[np.int64]:
         suspect = self.folder / "suspect"
         shutil.rmtree(suspect, ignore_errors=True)
-        suspect.mkdir()
-        save_state(suspect / "model.safetensors", state)
-        with open_model(self.marked.reference) as reference, open_model(suspect) as model:
-            carriers = self.marked.carriers(reference, model)
-            share = self.marked.plan.geometry.recipient_share
-            return fold(Sources(model, reference), carriers, self.marked.chips, share, DIFFERENCE).y
+        save_state(suspect, state)
+        return self.marked.folded(suspect).y
 
     def codes(self, first: int, last: int) -> NDArray[np.float32]:
         """Codes of recipients, (recipients, 32768), exact."""
-        key, root, stretched = self.marked.plan.key, self.marked.plan.root, self.marked.embedder.stretched
-        copies = [key.copy_key(name_of(number)) for number in range(first, last)]
-        found = np.stack([recipient_code(copy.key, stretched, copy.commitment(root)) for copy in copies])
-        return found.astype(np.float32)
+        return np.stack([self.marked.code(name_of(number)) for number in range(first, last)]).astype(np.float32)
 
     def rounding_noise(self) -> float:
         """(beta / alpha_r)^2 of int4: the carriers' harmonic mean, since the test weights rows by 1/variance."""
@@ -138,10 +127,6 @@ class Bench:
         weight = torch.cat(sizes)
         precision_mean = float((torch.cat(shares) * weight).sum() / weight.sum())
         return 1 / (precision_mean * self.alpha * self.alpha)
-
-    def tensor_sizes(self) -> list[int]:
-        """Carriers of each marked tensor."""
-        return [tensor.layout.count for tensor in self.marked.plan.geometry.marked]
 
 
 def _load(folder: Path) -> State:
@@ -185,7 +170,7 @@ def simulate(
     table = code_table().astype(np.float32) / np.float32(CODE_UNIT)
     carriers = bench.carriers * (0.8 if rule.startswith("zero-differing") else 1.0)
     spread = 1.0 / count if rule.startswith("zero-differing") else mean_square(COLLUSIONS[rule], count)
-    sizes = np.array(bench.tensor_sizes()) / bench.carriers
+    sizes = np.array(bench.tensor_sizes) / bench.carriers
     innocents = table[draw.integers(0, 256, (INNOCENTS_A_SIMULATION, CODE_VALUES), np.uint8)]
     found, best = np.empty((trials, count)), 0.0
     batch = 40
@@ -214,14 +199,12 @@ def report(
     bar = -THRESHOLD_RECIPIENT_LOG2_P + math.log2(recipients)
     scores = score_all(bench, trials, recipients) if trials else np.zeros((POOL + 1, 0))
     for rule in dict.fromkeys(trial.rule for trial in trials):
-        for count, rounded in SCENES:
+        for count, rounded in product(COUNTS, (False, True)):
             places = [
                 place
                 for place, trial in enumerate(trials)
                 if (trial.rule, len(trial.colluders), trial.rounded) == (rule, count, rounded)
             ]
-            if not places:
-                continue
             guilty = [scores[list(trials[place].colluders), place] for place in places]
             outside = [np.delete(scores[:, place], list(trials[place].colluders)).max() for place in places]
             fakes, innocent = simulate(bench, rule, count, noise if rounded else 0.0, simulated, len(rule) + count)
@@ -261,8 +244,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     trials = []
     for number in range(arguments.trials):
         for rule in arguments.rules:
-            for count, rounded in SCENES:
-                trials.append(bench.trial(rule, count, number, rounded=rounded))
+            for count in COUNTS:
+                trials += bench.trials(rule, count, number)
         print(f"trial {number + 1}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     print(f"real weights and {arguments.recipients:,} recipients (codes alone)\n")
     print("| rule | colluders | somebody named | strongest, bits | weakest | best innocent | bar kept |")

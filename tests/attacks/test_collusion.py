@@ -12,11 +12,7 @@ from watermark.attacks import precision
 from watermark.attacks.collusion import COLLUSIONS, collusion
 from watermark.attacks.interface import State
 from watermark.evidence import THRESHOLD_RECIPIENT_LOG2_P
-from watermark.marks.chips import recipient_code
-from watermark.marks.detect import DIFFERENCE
-from watermark.marks.spans import Sources
-from watermark.marks.trace import Scores, fold
-from watermark.model.directory import open_model
+from watermark.marks.trace import Scores
 from watermark.model.torch_state import load_state, save_state
 
 COALITION = tuple(f"colluder {number}" for number in range(8))
@@ -37,18 +33,11 @@ def copies(pool: MarkedModel) -> list[State]:
 
 def scores_of(pool: MarkedModel, state: State, folder: Path) -> Scores:
     save_state(folder, state)
-    with open_model(pool.reference) as reference, open_model(folder) as suspect:
-        sources = Sources(suspect, reference)
-        return fold(sources, pool.carriers(reference, suspect), pool.chips, 1 << 16, DIFFERENCE)
+    return pool.folded(folder)
 
 
 def log2_p_of_each(pool: MarkedModel, scores: Scores, names: tuple[str, ...]) -> list[float]:
-    found = []
-    for name in names:
-        copy = pool.plan.key.copy_key(name)
-        code = recipient_code(copy.key, pool.embedder.stretched, copy.commitment(pool.plan.root))
-        found.append(scores.test(code).log2_p)
-    return found
+    return [scores.test(pool.code(name)).log2_p for name in names]
 
 
 @pytest.mark.parametrize("name", COLLUSIONS)

@@ -11,8 +11,7 @@ from functools import partial
 from types import MappingProxyType
 
 from watermark.attacks import disguise, noise, precision, pruning, truncation
-from watermark.attacks.interface import Attack, State
-from watermark.errors import InputError
+from watermark.attacks.interface import Attack, State, by_name
 
 SEED = 20_261_101
 
@@ -52,10 +51,7 @@ def attack(name: str) -> Attack:
     Raises:
         InputError: there is none; the message lists the names.
     """
-    try:
-        return ATTACKS[name]
-    except KeyError as missing:
-        raise InputError(f"no attack is called {name!r}", hint="choose from: " + ", ".join(ATTACKS)) from missing
+    return by_name(ATTACKS, name, what="attack")
 
 
 def in_order(*attacks: Callable[[State], State]) -> Attack:

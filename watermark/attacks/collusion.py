@@ -18,7 +18,7 @@ from typing import Protocol, TypeAlias
 
 import torch
 
-from watermark.attacks.interface import State, generator, is_target, require_share
+from watermark.attacks.interface import State, by_name, each_target, generator, require_share
 from watermark.errors import InputError
 
 # Weights of one slice: copies of it beside each other, (copies, weights), take some ten times their size on the way.
@@ -72,13 +72,13 @@ def _random_extreme(values: torch.Tensor, draw: torch.Generator) -> torch.Tensor
     return torch.where(coin, values.amin(dim=0), values.amax(dim=0))
 
 
-def _minority_extreme(values: torch.Tensor, draw: torch.Generator, amplify: float = 1.0) -> torch.Tensor:
+def _minority_extreme(values: torch.Tensor, _: torch.Generator, *, amplify: float) -> torch.Tensor:
     low, high, middle = values.amin(dim=0), values.amax(dim=0), values.mean(dim=0)
     extreme = torch.where(high - middle > middle - low, high, low)
     return middle + amplify * (extreme - middle)
 
 
-def _zero_differing(values: torch.Tensor, _: torch.Generator, share: float) -> torch.Tensor:
+def _zero_differing(values: torch.Tensor, _: torch.Generator, *, share: float) -> torch.Tensor:
     spread = values.amax(dim=0) - values.amin(dim=0)
     zeroed = values.mean(dim=0)
     zeroed[spread.topk(round(share * spread.numel())).indices] = 0
@@ -92,20 +92,17 @@ def combine(copies: Sequence[State], rule: Rule, *, seed: int = 0) -> State:
         InputError: there are fewer than two copies, or one lacks a tensor or has it in another shape.
     """
     _require_alike(copies)
-    combined: State = {}
-    for name, first in copies[0].items():
-        if not is_target(first):
-            combined[name] = first.detach().clone()
-            continue
+
+    def change(name: str, rows: torch.Tensor) -> torch.Tensor:
         draw = generator(seed, name)
-        precision = torch.float64 if first.dtype == torch.float64 else torch.float32
         flat = [copy[name].detach().reshape(-1) for copy in copies]
-        into = torch.empty_like(flat[0])
+        into = rows.reshape(-1)
         for start in range(0, into.numel(), _SLICE):
-            values = torch.stack([one[start : start + _SLICE].to(precision) for one in flat])
-            into[start : start + _SLICE] = rule(values, draw).to(into.dtype)
-        combined[name] = into.reshape(first.shape)
-    return combined
+            values = torch.stack([one[start : start + _SLICE].to(rows.dtype) for one in flat])
+            into[start : start + _SLICE] = rule(values, draw)
+        return into
+
+    return each_target(copies[0], change)
 
 
 def mosaic(copies: Sequence[State], *, seed: int = 0) -> State:
@@ -160,10 +157,7 @@ def collusion(name: str) -> Collusion:
     Raises:
         InputError: there is none; the message lists the names.
     """
-    try:
-        return COLLUSIONS[name]
-    except KeyError as missing:
-        raise InputError(f"no collusion is called {name!r}", hint="choose from: " + ", ".join(COLLUSIONS)) from missing
+    return by_name(COLLUSIONS, name, what="collusion")
 
 
 def _require_alike(copies: Sequence[State]) -> None:

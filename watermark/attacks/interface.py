@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import torch
 
 from watermark.errors import InputError
 
 State: TypeAlias = dict[str, torch.Tensor]
+_Chosen = TypeVar("_Chosen")
 
 
 class Attack(Protocol):
@@ -68,3 +69,15 @@ def require_share(share: float, *, what: str) -> float:
     if not 0.0 <= share <= 1.0:
         raise InputError(f"{what} is {share}, not a share between 0 and 1", hint="pass 0.3 for 30 %")
     return share
+
+
+def by_name(table: Mapping[str, _Chosen], name: str, *, what: str) -> _Chosen:
+    """Return the entry of this name.
+
+    Raises:
+        InputError: there is none; `what` says what was looked for, and the message lists the names.
+    """
+    try:
+        return table[name]
+    except KeyError as missing:
+        raise InputError(f"no {what} is called {name!r}", hint="choose from: " + ", ".join(table)) from missing

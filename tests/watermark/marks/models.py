@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from watermark.marks.detect import ROW_STATISTICS
+from watermark.marks.chips import recipient_code
+from watermark.marks.detect import DIFFERENCE, ROW_STATISTICS
 from watermark.marks.plan import MarkPlan, plan_mark
 from watermark.marks.secret import ReleaseKey
-from watermark.marks.spans import Carrier, ChipSource
+from watermark.marks.spans import Carrier, ChipSource, Sources
 from watermark.marks.survey import survey
+from watermark.marks.trace import Scores, fold
 from watermark.marks.weights import Embedder
 from watermark.model.directory import Model, open_model
 from watermark.model.dtypes import dtype, encode
@@ -67,6 +69,17 @@ class MarkedModel:
     def chips(self) -> ChipSource:
         """The owner's chips."""
         return ChipSource.of(self.plan.key.block_secrets(), self.embedder.stretched)
+
+    def code(self, recipient: str) -> NDArray[np.int8]:
+        """The code of a recipient, whether a copy was made for him or not."""
+        copy = self.plan.key.copy_key(recipient)
+        return recipient_code(copy.key, self.embedder.stretched, copy.commitment(self.plan.root))
+
+    def folded(self, suspect: Path) -> Scores:
+        """What a suspect shows of recipients, by its plain difference from the reference."""
+        with open_model(self.reference) as reference, open_model(suspect) as model:
+            share = self.plan.geometry.recipient_share
+            return fold(Sources(model, reference), self.carriers(reference, model), self.chips, share, DIFFERENCE)
 
     def carriers(self, reference: Model, suspect: Model) -> list[Carrier]:
         """Marked tensors beside the suspect's tensors of the same name."""

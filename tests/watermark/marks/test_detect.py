@@ -17,7 +17,7 @@ from watermark.marks.spans import ChipSource, Sources, SpanValues, median_of_liv
 from watermark.marks.statistic import energies, quantise_blind, signed_totals
 from watermark.marks.subspace import SUBSPACES, detect_subspaces
 from watermark.marks.survey import as_rows
-from watermark.marks.trace import Scores, fold
+from watermark.marks.trace import Scores
 from watermark.model.digest import layout_of
 from watermark.model.directory import open_model
 
@@ -115,17 +115,10 @@ def test_real_int8_codes_are_read_in_their_own_unit(marked, tmp_path):
 
 
 def test_each_copy_names_its_own_recipient_and_no_other(marked):
-    key, root = marked.plan.key, marked.plan.root
     names = ["Globex", "Initech", *(f"innocent {number}" for number in range(50))]
     for number, right in enumerate(["Globex", "Initech"]):
-        with open_model(marked.reference) as reference, open_model(marked.copies[number]) as suspect:
-            scores = fold(
-                Sources(suspect, reference), marked.carriers(reference, suspect), marked.chips, 1 << 16, DIFFERENCE
-            )
-        found = {}
-        for name in names:
-            copy = key.copy_key(name)
-            found[name] = scores.test(recipient_code(copy.key, marked.embedder.stretched, copy.commitment(root)))
+        scores = marked.folded(marked.copies[number])
+        found = {name: scores.test(marked.code(name)) for name in names}
         assert found[right].log2_p < -1_000
         assert all(test.log2_p > -25 for name, test in found.items() if name != right)
 
