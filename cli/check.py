@@ -30,6 +30,10 @@ from registry.store.records import ReleaseRecord
 from watermark.errors import InputError
 from watermark.model.digest import Progress, canonical_digest, digest_tensors
 from watermark.model.directory import Model, open_model
+from watermark.model.suspect import open_suspect
+
+#: Unread files that a note lists by name.
+_NAMED_FILES = 5
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def check_unlocked(
             records, fingerprint = known, replace(fingerprint, untested=0)
             result = conclude(findings)
         suspect.verify_unchanged()
-        notes = note_of_untested(fingerprint)
+        notes = (*_notes_of_unread(suspect), *note_of_untested(fingerprint))
         result = replace(result, fingerprint=fingerprint, reasons=(*result.reasons, *notes))
         if registry is None:
             return replace(result, reasons=(*result.reasons, LOST_NOTE))
@@ -150,7 +154,16 @@ def _wants_case(request: CheckRequest) -> bool:
 
 def _open_suspect(request: CheckRequest) -> Model:
     """Open the suspect, with the links that the caller allows."""
-    return open_model(_suspect_path(request.suspect), link_root=request.links_below, allow_torch=True)
+    return open_suspect(_suspect_path(request.suspect), link_root=request.links_below)
+
+
+def _notes_of_unread(suspect: Model) -> tuple[str, ...]:
+    """Say which weights of the suspect were not looked at: an innocent file may lie beside a stolen one."""
+    unread = suspect.carried_weights
+    if not unread:
+        return ()
+    named = ", ".join(unread[:_NAMED_FILES]) + (", ..." if len(unread) > _NAMED_FILES else "")
+    return (f"weights beside those that were read, not looked at: {named}; name such a file to check it",)
 
 
 def _suspect_path(suspect: str) -> Path:

@@ -43,6 +43,7 @@ from watermark.marks.secret import copy_commitment, stretch_root
 from watermark.marks.subspace import SUBSPACES
 from watermark.model.digest import Progress, canonical_digest, digest_tensors
 from watermark.model.directory import Model, open_model
+from watermark.model.suspect import open_suspect
 
 #: Where linear algebra stands between the weights and the integers, machines agree to this.
 _DECOMPOSED_TOLERANCE = 0.01
@@ -123,7 +124,7 @@ def verify_evidence(request: EvidenceRequest, progress: Progress | None = None) 
     with ExitStack() as stack:
         suspect = None
         if request.suspect is not None:
-            suspect = stack.enter_context(open_model(request.suspect, allow_torch=True))
+            suspect = stack.enter_context(open_suspect(request.suspect))
             _check_suspect(suspect, case, progress)
             _check_absent(suspect, geometry, case)
         verify_openings(body.openings, geometry, root, None)

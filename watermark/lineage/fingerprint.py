@@ -107,7 +107,7 @@ def sketch_model(model: Model, progress: Progress | None = None) -> Sketch:
 
     The same machine gives the same bytes; another may round a few of the numbers the other way.
     """
-    tensors = [tensor for tensor in model.tensors.values() if is_readable(tensor)]
+    tensors = [tensor for tensor in model.weights.values() if is_readable(tensor)]
     is_stream = not _is_mostly_kernels(tensors) and has_layers(tensors)
     grams = stream_grams(model, tensors, progress) if is_stream else None
     if grams is not None:

@@ -91,7 +91,7 @@ def kinship(
     """
     ours, theirs = Weights(reference), Weights(suspect)
     tensors = [tensor for tensor in wanted if is_readable(tensor)]
-    others = [tensor for tensor in suspect.tensors.values() if is_readable(tensor)]
+    others = [tensor for tensor in suspect.weights.values() if is_readable(tensor)]
     width = stream_width(tensors)
     if width is None or stream_width(others) != width:
         return None

@@ -40,7 +40,7 @@ def pair_tensors(reference: Model, wanted: Iterable[TensorInfo], suspect: Model)
     groups: dict[tuple[int, ...], tuple[list[TensorInfo], list[TensorInfo]]] = {}
     for tensor in wanted:
         groups.setdefault(tensor.shape, ([], []))[0].append(tensor)
-    for tensor in suspect.tensors.values():
+    for tensor in suspect.weights.values():
         if tensor.shape in groups and tensor.dtype.is_decodable and tensor.dtype.name != "BOOL":
             groups[tensor.shape][1].append(tensor)
     pairs: list[Pair] = []
@@ -92,7 +92,7 @@ def pair_by_name(
     """
     found = {}
     for digest, name in names.items():
-        tensor = suspect.tensors.get(name)
+        tensor = suspect.weights.get(name)
         if tensor is not None and tensor.shape == shapes[digest] and tensor.dtype.is_decodable:
             found[digest] = tensor
     return found

@@ -60,7 +60,7 @@ def draw_blocks(
 
 def eligible_blocks(geometry: Geometry, suspect: Model, spent: Iterable[int]) -> list[int]:
     """Blocks of tensors whose shape the suspect has, without those that were opened before."""
-    shapes = {tensor.shape for tensor in suspect.tensors.values() if tensor.dtype.is_decodable}
+    shapes = {tensor.shape for tensor in suspect.weights.values() if tensor.dtype.is_decodable}
     gone = set(spent)
     return [
         block
@@ -121,7 +121,7 @@ def find_tensor(values: NDArray[np.float32], marked: MarkedTensor, block: int, s
     """The suspect's tensor of the same shape whose same block points most in the direction of the reference's."""
     start, stop = marked.layout.bounds(block - marked.first_block)
     best: tuple[float, TensorInfo] | None = None
-    for tensor in suspect.tensors.values():
+    for tensor in suspect.weights.values():
         if tensor.shape != marked.shape or not tensor.dtype.is_decodable:
             continue
         theirs = suspect.values(tensor, start, stop).astype(np.float64)

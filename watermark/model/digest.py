@@ -94,21 +94,19 @@ def read_span(model: Model, span: Span) -> bytes:
 def span_bytes(span: Span) -> tuple[int, int]:
     """First byte of a span within its tensor, and one past its last."""
     layout = layout_of(span.tensor.shape)
-    bits = span.tensor.dtype.bits
-    start, stop = layout.bounds(span.first)[0], layout.bounds(span.last - 1)[1]
-    return start * bits // 8, -(-stop * bits // 8)
+    return span.tensor.dtype.byte_range(layout.bounds(span.first)[0], layout.bounds(span.last - 1)[1])
 
 
 def block_digests(raw: bytes | memoryview, span: Span) -> list[bytes]:
     """SHA-256 of each block of a span."""
-    layout = layout_of(span.tensor.shape)
-    bits = span.tensor.dtype.bits
+    layout, kind = layout_of(span.tensor.shape), span.tensor.dtype
     base = layout.bounds(span.first)[0]
     view = memoryview(raw)
     digests = []
     for block in range(span.first, span.last):
         start, stop = layout.bounds(block)
-        digests.append(hashlib.sha256(view[(start - base) * bits // 8 : -(-(stop - base) * bits // 8)]).digest())
+        first, last = kind.byte_range(start - base, stop - base)
+        digests.append(hashlib.sha256(view[first:last]).digest())
     return digests
 
 

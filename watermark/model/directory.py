@@ -5,14 +5,14 @@ opened, so what is hashed, marked and shipped is one and the same file, whoever 
 into memory: a mapped file that another process cuts short kills the reader with SIGBUS.
 
 It does not know what tensors mean or what a signature is. Formats: safetensors, with the shard index of Hugging Face
-transformers; PyTorch files by way of `torchfile`.
+transformers; PyTorch files by way of `torchfile`; GGUF.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
@@ -22,13 +22,23 @@ from typing import BinaryIO, Self
 
 from watermark.errors import InputError, ModelFormatError
 from watermark.model.dtypes import Values, decode
+from watermark.model.ggml import decode_blocks
+from watermark.model.gguffile import read_gguf_header
 from watermark.model.index import INDEX_SUFFIX, TORCH_INDEX_SUFFIX, ShardIndex, parse_index
 from watermark.model.safetensors import LENGTH_BYTES, TensorInfo, header_length, parse_header
-from watermark.model.selection import ContainerName, Selection, choose_file, choose_from_folder
+from watermark.model.selection import (
+    EVERY_CONTAINER,
+    ONLY_SAFETENSORS,
+    WITH_TORCH,
+    ContainerName,
+    Selection,
+    choose_file,
+    choose_from_folder,
+)
 from watermark.model.torchfile import convert
 from watermark.model.walk import FileEntry, Folder, Identity, Limits, Listed, changed
 
-__all__ = ["FileEntry", "Limits", "Model", "open_model"]
+__all__ = ["FileEntry", "Limits", "Model", "open_container", "open_model"]
 
 # Linux reads at most 0x7ffff000 bytes in one call.
 _READ_AT_ONCE = 1 << 30
@@ -54,9 +64,11 @@ class Model:
     Attributes:
         files: every regular file, by path; for a single file, that one.
         shards: the paths of the weight files, in code point order.
-        tensors: every tensor by name, in the order of shards and bytes.
+        tensors: every tensor by name as it is stored, in the order of shards and bytes.
+        weights: the numbers that the model computes with, by name: its tensors, and in place of those that only
+            together make up a weight (codes, scales, zero points) what they unpack to.
         index_file: the path of the shard index when there is exactly one, else None.
-        container: "safetensors", or "torch" when the weights are read through their converted form.
+        container: in what the weights are; "torch" ones are read through their converted form.
         carried_weights: files that hold weights in a form that is not read here, beside those that are.
     """
 
@@ -73,7 +85,8 @@ class Model:
         with ExitStack() as stack:
             self._shards = {listed.path: self._open_shard(listed, limits, stack) for listed in selection.shards}
             self.tensors = _unique(self._shards)
-            suffix = INDEX_SUFFIX if self.container == "safetensors" else TORCH_INDEX_SUFFIX
+            self.weights = dict(self.tensors)
+            suffix = TORCH_INDEX_SUFFIX if self.container == "torch" else INDEX_SUFFIX
             indexes = [self._read_index(path, limits) for path in self._listed if path.endswith(suffix)]
             _check_indexes(indexes, self.tensors, self._shards)
             self._closing = stack.pop_all()
@@ -102,7 +115,7 @@ class Model:
         return _read_at(opened.descriptor, 0, opened.header_end, shard)
 
     def metadata(self, shard: str) -> dict[str, str]:
-        """The `__metadata__` of a shard's header; empty when it has none."""
+        """The `__metadata__` of a shard's header, or the short values of a GGUF file; empty when it has none."""
         return dict(self._shard(shard).metadata)
 
     def read(self, tensor: TensorInfo, start: int, stop: int) -> bytes:
@@ -125,8 +138,29 @@ class Model:
         """
         if not tensor.dtype.is_decodable:
             raise InputError(f"tensor {tensor.name!a} is {tensor.dtype}, whose values are not decodable")
-        width = tensor.dtype.bits // 8
-        return decode(self.read(tensor, start * width, stop * width), tensor.dtype)
+        kind = tensor.dtype
+        if kind.block == 1:
+            return decode(self.read(tensor, *kind.byte_range(start, stop)), kind)
+        # Whole blocks around what is asked for; a tensor is whole blocks, so they never reach beyond it.
+        first, last = start // kind.block, -(-stop // kind.block)
+        blocks = decode_blocks(self.read(tensor, *kind.byte_range(first * kind.block, last * kind.block)), kind)
+        return blocks[start - first * kind.block : stop - first * kind.block]
+
+    def add_unpacked(self, descriptor: int, weights: Iterable[TensorInfo], instead_of: Iterable[str]) -> None:
+        """Let `weights` stand in `self.weights` for the tensors named in `instead_of`.
+
+        Args:
+            descriptor: the file that they lie in; closed with the model.
+            weights: their `shard` is a name that no file of the model has.
+            instead_of: names of tensors that are not weights by themselves.
+        """
+        self._closing.callback(os.close, descriptor)
+        identity = Identity.of(os.fstat(descriptor))
+        for name in instead_of:
+            del self.weights[name]
+        for tensor in weights:
+            self._shards.setdefault(tensor.shard, _Shard(descriptor, identity, 0, {}, ()))
+            self.weights[tensor.name] = tensor
 
     def open_file(self, path: str) -> BinaryIO:
         """Open one of `files` for reading; what is read is the file that was listed, or an error.
@@ -170,6 +204,9 @@ class Model:
             stack.callback(os.close, descriptor)
         identity = Identity.of(os.fstat(descriptor))
         size = identity.size_bytes
+        if self.container == "gguf":
+            found = read_gguf_header(lambda at, to: _read_at(descriptor, at, to - at, listed.path), size, listed.path)
+            return _Shard(descriptor, identity, found.end, found.metadata, found.tensors)
         first = _read_at(descriptor, 0, min(LENGTH_BYTES, size), listed.path)
         end = header_length(first, size, listed.path, limit=limits.max_header_bytes)
         header = _read_at(descriptor, 0, end, listed.path)
@@ -198,6 +235,22 @@ def open_model(
         PathEscapeError: a name or link leaves the model, or is not one file on every system.
         LimitError: over `limits`.
     """
+    accept = WITH_TORCH if allow_torch else ONLY_SAFETENSORS
+    return open_container(path, accept, limits=limits, link_root=link_root)
+
+
+def open_container(
+    path: Path,
+    accept: Sequence[ContainerName] = EVERY_CONTAINER,
+    *,
+    limits: Limits | None = None,
+    link_root: Path | None = None,
+) -> Model:
+    """Open a model in one of the containers in `accept`; where a folder holds several, in the first of them.
+
+    Raises:
+        As `open_model`.
+    """
     limits = limits if limits is not None else Limits()
     path = Path(path)
     try:
@@ -212,10 +265,10 @@ def open_model(
         folder = stack.enter_context(Folder(root, limits, link_root))
         if name is None:
             files = folder.files()
-            selection = choose_from_folder(folder, files, allow_torch=allow_torch)
+            selection = choose_from_folder(folder, files, accept)
         else:
             files = [folder.find(name)]
-            selection = choose_file(folder, files[0], allow_torch=allow_torch)
+            selection = choose_file(folder, files[0], accept)
         model = Model(root, folder, files, selection, limits)
         model.is_single_file = name is not None
         stack.pop_all()

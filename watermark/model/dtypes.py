@@ -26,12 +26,22 @@ Values = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class DType:
-    """One number format: its name in a safetensors header, its width in bits, and what we can do with it."""
+    """One number format: its name in a safetensors header, its width in bits, and what we can do with it.
+
+    Formats that hold several elements in one unit, with a scale in common, have the width of a whole unit of `block`
+    elements; they are those of `ggml.py`.
+    """
 
     name: str
     bits: int
     is_float: bool
     is_decodable: bool
+    block: int = 1
+
+    def byte_range(self, start: int, stop: int) -> tuple[int, int]:
+        """First byte of the elements from `start` to `stop`, and one past their last; parts of a byte count whole."""
+        unit = 8 * self.block
+        return start * self.bits // unit, -(-stop * self.bits // unit)
 
     def __str__(self) -> str:
         """The name as it stands in a header."""

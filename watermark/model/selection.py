@@ -1,8 +1,8 @@
 """Choose which files of a model are its weights, by their names and by what they hold.
 
-Safetensors files are weights by their suffix and must be what they say. Only where there are none may PyTorch files
-stand in, and only if the caller allows it. Weights in any other form are never opened: beside readable weights they
-are carried along as they are, alone they are refused.
+Safetensors files are weights by their suffix and must be what they say. Only where there are none may files in another
+container stand in, and only if the caller accepts it. Weights in any other form are never opened: beside readable
+weights they are carried along as they are, alone they are refused.
 
 It reads the first bytes of files and no tensor.
 """
@@ -10,7 +10,7 @@ It reads the first bytes of files and no tensor.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -18,7 +18,12 @@ from watermark.errors import InputError, ModelFormatError, UnsafeFormatError
 from watermark.model.containers import HEAD_BYTES, Container, container_of
 from watermark.model.walk import Folder, Listed
 
-ContainerName = Literal["safetensors", "torch"]
+ContainerName = Literal["safetensors", "torch", "gguf"]
+
+#: What a caller is ready to read, in the order of preference where a folder holds several.
+ONLY_SAFETENSORS: Final[tuple[ContainerName, ...]] = ("safetensors",)
+WITH_TORCH: Final[tuple[ContainerName, ...]] = ("safetensors", "torch")
+EVERY_CONTAINER: Final[tuple[ContainerName, ...]] = ("safetensors", "torch", "gguf")
 
 SAFETENSORS_SUFFIX: Final = ".safetensors"
 TORCH_SUFFIXES: Final = frozenset({".bin", ".pt", ".pth"})
@@ -45,7 +50,7 @@ class Selection:
     carried: tuple[str, ...]
 
 
-def choose_from_folder(folder: Folder, files: Sequence[Listed], *, allow_torch: bool) -> Selection:
+def choose_from_folder(folder: Folder, files: Sequence[Listed], accept: Collection[ContainerName]) -> Selection:
     """Choose the weight files among the files of a folder.
 
     Raises:
@@ -58,10 +63,10 @@ def choose_from_folder(folder: Folder, files: Sequence[Listed], *, allow_torch: 
     others = {listed: kind for listed in files if (kind := _other_weights(folder, listed)) is not None}
     if shards:
         return Selection("safetensors", shards, tuple(listed.path for listed in others))
-    torch_files = tuple(listed for listed, kind in others.items() if _may_be_torch(listed, kind))
-    if torch_files and allow_torch:
-        carried = tuple(listed.path for listed in others if listed not in torch_files)
-        return Selection("torch", torch_files, carried)
+    for container in accept:
+        found = tuple(listed for listed, kind in others.items() if _holds(listed, kind) == container)
+        if found:
+            return Selection(container, found, tuple(listed.path for listed in others if listed not in found))
     for listed, kind in others.items():
         raise _refusal(listed.path, kind)
     raise InputError(
@@ -69,7 +74,7 @@ def choose_from_folder(folder: Folder, files: Sequence[Listed], *, allow_torch: 
     )
 
 
-def choose_file(folder: Folder, listed: Listed, *, allow_torch: bool) -> Selection:
+def choose_file(folder: Folder, listed: Listed, accept: Collection[ContainerName]) -> Selection:
     """Take one file that a person named as the weights, by what it holds.
 
     Raises:
@@ -80,8 +85,9 @@ def choose_file(folder: Folder, listed: Listed, *, allow_torch: bool) -> Selecti
         return Selection("safetensors", (listed,), ())
     if _suffix(listed) == SAFETENSORS_SUFFIX:
         _demand_safetensors(listed.path, kind)
-    if allow_torch and _may_be_torch(listed, kind):
-        return Selection("torch", (listed,), ())
+    container = _holds(listed, kind)
+    if container is not None and container in accept:
+        return Selection(container, (listed,), ())
     raise _refusal(listed.path, kind)
 
 
@@ -107,10 +113,12 @@ def _other_weights(folder: Folder, listed: Listed) -> Container | None:
     return kind
 
 
-def _may_be_torch(listed: Listed, kind: Container) -> bool:
-    name = listed.path.rpartition("/")[2]
+def _holds(listed: Listed, kind: Container) -> ContainerName | None:
+    """The container other than safetensors as which a file may be read; None for none."""
+    if kind is Container.GGUF:
+        return "gguf"
     is_torch = _suffix(listed) in TORCH_SUFFIXES and kind in (Container.ZIP, Container.PICKLE)
-    return is_torch and not name.startswith(_TRAINING_STATE)
+    return "torch" if is_torch and not listed.path.rpartition("/")[2].startswith(_TRAINING_STATE) else None
 
 
 def _demand_safetensors(path: str, kind: Container) -> None:
@@ -125,6 +133,11 @@ def _refusal(path: str, kind: Container) -> InputError:
         return ModelFormatError(f"{path!a} is {kind.value}", hint="run `git lfs pull` in the folder it came from")
     if kind is Container.SAFETENSORS:
         return InputError(f"{path!a} is {kind.value} under another name", hint="rename it to end in .safetensors")
+    if kind is Container.GGUF:
+        return ModelFormatError(
+            f"{path!a} is {kind.value}: as a suspect it can be checked, not released or signed as weights",
+            hint="release the float model that it was made from",
+        )
     return UnsafeFormatError(f"{path!a} is {kind.value}, which is not opened here")
 
 

@@ -32,7 +32,7 @@ def align(reference: Model, wanted: Iterable[TensorInfo], suspect: Model) -> Ali
     """
     ours, theirs = Weights(reference), Weights(suspect)
     tensors = [tensor for tensor in wanted if is_readable(tensor)]
-    readable = [tensor for tensor in suspect.tensors.values() if is_readable(tensor)]
+    readable = [tensor for tensor in suspect.weights.values() if is_readable(tensor)]
     stream = align_stream(ours, tensors, theirs, readable)
     kind, placements = (stream.turn.kind, stream.placements) if stream is not None else (None, ())
     explained, covered = _share(tensors, placements), _share(tensors, placements, of_all=True)
