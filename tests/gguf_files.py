@@ -53,7 +53,7 @@ def write_gguf(
     kind: Quantisation,
     architecture: str = "bert",
 ) -> Path:
-    """Write a model as GGUF: matrices as `kind` or, where rows are no whole blocks, as ggml falls back; the rest F32."""
+    """Write a model as GGUF: matrices as `kind` or, where rows are no whole blocks, as ggml falls back; else F32."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_token_list([f"token {number}" for number in range(1_000)])
     candidates = [kind, Quantisation[_INSTEAD.get(kind.name, "Q4_0")]]

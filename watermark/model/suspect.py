@@ -1,4 +1,4 @@
-"""Open a suspect: a model in whatever container a thief put it.
+"""Open a suspect: a model in whatever container and layout a thief put it.
 
 What is released and signed is safetensors; what comes back may be anything that runs. Every number that can be read is
 read, and what cannot be read is said.
@@ -6,15 +6,27 @@ read, and what cannot be read is said.
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
+from typing import Final
 
 from watermark.model.directory import Limits, Model, open_container
+from watermark.model.packed.interface import Finder
+from watermark.model.packed.unpack import unpack
+
+_FINDERS: Final[tuple[Finder, ...]] = ()
 
 
 def open_suspect(path: Path, *, limits: Limits | None = None, link_root: Path | None = None) -> Model:
-    """Open a suspect, a folder or a file, in any container that can be read here.
+    """Open a suspect, a folder or a file, in any container that can be read here, its packed weights unpacked.
 
     Raises:
-        As `directory.open_model`.
+        As `directory.open_model`, and InputError where there is no room for what is unpacked.
     """
-    return open_container(path, limits=limits, link_root=link_root)
+    model = open_container(path, limits=limits, link_root=link_root)
+    try:
+        unpack(model, chain.from_iterable(find(model) for find in _FINDERS))
+    except BaseException:
+        model.close()
+        raise
+    return model

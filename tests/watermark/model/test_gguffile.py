@@ -102,7 +102,7 @@ def test_parts_of_a_split_model_are_one_model_and_two_models_are_none(tmp_path: 
         assert set(model.tensors) == set(names)
     for kind in (Quantisation.Q8_0, Quantisation.Q4_0):
         write_gguf(tmp_path / "t" / f"m-{kind.name}.gguf", state, kind)
-    with pytest.raises(ModelFormatError, match="is in 'm-Q4_0.gguf' and in 'm-Q8_0.gguf'"):
+    with pytest.raises(ModelFormatError, match=r"is in 'm-Q4_0\.gguf' and in 'm-Q8_0\.gguf'"):
         open_suspect(tmp_path / "t")
     open_suspect(tmp_path / "t" / "m-Q8_0.gguf").close()
 

@@ -1,0 +1,86 @@
+"""Write what packed weights stand for into a nameless file, and let a model offer these numbers in their place.
+
+Float32, so that a number is exactly what the layout says: a reader that multiplies a half by a small integer must not
+round it. Memory is a few rows; the disk has to hold the unpacked weights. Knows no layout.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Iterable
+from typing import Final
+
+from watermark.errors import InputError
+from watermark.model.directory import Model
+from watermark.model.dtypes import dtype, encode
+from watermark.model.packed.interface import PackedWeight
+from watermark.model.safetensors import TensorInfo
+
+UNPACKED_SHARD: Final = "unpacked weights"
+_PIECE_ELEMENTS: Final = 1 << 22
+
+
+def unpack(model: Model, packed: Iterable[PackedWeight]) -> None:
+    """Unpack weights and put them in `model.weights` in place of their parts.
+
+    Raises:
+        InputError: there is no room for them.
+    """
+    descriptor = -1
+    weights: list[TensorInfo] = []
+    parts: list[str] = []
+    place = 0
+    try:
+        for weight in packed:
+            if descriptor < 0:
+                descriptor = _nameless_file()
+            begin = place
+            for data in _pieces(weight):
+                place += _write(descriptor, data, place)
+            kind = dtype("F32")
+            weights.append(TensorInfo(weight.name, kind, weight.shape, UNPACKED_SHARD, begin, place - begin))
+            parts += weight.parts
+    except BaseException:
+        if descriptor >= 0:
+            os.close(descriptor)
+        raise
+    if weights:
+        model.add_unpacked(descriptor, weights, dict.fromkeys(parts))
+
+
+def _nameless_file() -> int:
+    try:
+        with tempfile.TemporaryFile(prefix="weightmark-") as file:
+            return os.dup(file.fileno())
+    except OSError as error:
+        raise _no_room(error) from error
+
+
+def _pieces(weight: PackedWeight) -> Iterable[bytes]:
+    row = math.prod(weight.shape[1:])
+    step = max(1, _PIECE_ELEMENTS // max(1, row) // weight.row_step) * weight.row_step
+    for start in range(0, weight.shape[0], step):
+        stop = min(weight.shape[0], start + step)
+        values = weight.rows(start, stop)
+        assert values.size == (stop - start) * row
+        yield encode(values, dtype("F32"))
+
+
+def _write(descriptor: int, data: bytes, place: int) -> int:
+    view, at = memoryview(data), place
+    try:
+        while view:
+            count = os.pwrite(descriptor, view, at)
+            view, at = view[count:], at + count
+    except OSError as error:
+        raise _no_room(error) from error
+    return len(data)
+
+
+def _no_room(error: OSError) -> InputError:
+    return InputError(
+        f"the packed weights cannot be unpacked: {error.strerror}",
+        hint="set TMPDIR to a folder with room for the model in float32",
+    )
