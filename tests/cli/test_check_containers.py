@@ -8,6 +8,7 @@ import pytest
 
 from cli.evidence import EvidenceRequest, verify_evidence
 from cli.home import Home
+from tests import packed_files
 from tests.attacks.victims import HEADS, KEY_HEADS, edits_of, module_of, write
 from tests.cli.owners import check_suspect, make_home, make_release
 from tests.gguf_files import Quantisation, as_llama_cpp, write_gguf
@@ -77,6 +78,25 @@ def test_a_stranger_verifies_evidence_about_a_gguf_suspect(owner, tmp_path):
     other = gguf_of(tmp_path / "other.gguf", stolen, "Q5_K")
     with pytest.raises(DigestError):
         verify_evidence(EvidenceRequest(tmp_path / "case.json", home.path, suspect=other))
+
+
+PACKED = {
+    "gptq": packed_files.gptq(act_order=True),
+    "awq": packed_files.awq(),
+    "compressed": packed_files.compressed(3),
+    "nf4": packed_files.nf4(nested=True),
+}
+
+
+@pytest.mark.parametrize("layout", PACKED)
+def test_a_copy_in_packed_weights_is_ours_and_an_independent_model_is_not(owner, tmp_path, layout):
+    home, _, stolen = owner
+    found = check_suspect(home, write(tmp_path / "s", packed_files.packed_state(stolen, PACKED[layout])))
+    assert (found.verdict, found.recipient) == ("ours", "Globex")
+    assert found.matched_tensors == 16  # every one that is marked
+    other = check_suspect(home, write(tmp_path / "o", packed_files.packed_state(llama(8), PACKED[layout])))
+    assert other.verdict in ("not-shown", "no-power")
+    assert other.log2_p_adjusted > -16
 
 
 def test_weights_that_were_not_looked_at_are_named(owner, tmp_path):

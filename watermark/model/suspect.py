@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from watermark.model.directory import Limits, Model, open_container
+from watermark.model.packed.compressed import find_compressed
+from watermark.model.packed.four_bit import find_four_bit
+from watermark.model.packed.gptq import find_gptq
 from watermark.model.packed.interface import Finder
 from watermark.model.packed.unpack import unpack
 
-_FINDERS: Final[tuple[Finder, ...]] = ()
+_FINDERS: Final[tuple[Finder, ...]] = (find_gptq, find_compressed, find_four_bit)
 
 
 def open_suspect(path: Path, *, limits: Limits | None = None, link_root: Path | None = None) -> Model:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from watermark.model.directory import Model
 
 Floats: TypeAlias = NDArray[np.float32]
+#: Computes the rows from the first number to the second, (rows, the rest).
+Rows: TypeAlias = Callable[[int, int], Floats]
 
 
 @dataclass(frozen=True)
@@ -19,17 +21,18 @@ class PackedWeight:
     """One weight that several tensors make up together.
 
     Attributes:
-        name: what a loader calls the weight.
+        name: what a loader calls the weight; another tensor of the same name stays a weight beside it.
         shape: rows first, as torch holds it: (outputs, inputs) for a linear layer.
-        parts: names of the tensors that are no weights by themselves.
-        rows: computes the rows from the first number to the second, (rows, the rest) in float32.
+        parts: names of its codes, zero points and the like, which are no weights by themselves. Scales are not among
+            them: under their name a thief's loader could look for weights.
+        rows: computes them.
         row_step: rows are cheapest in runs of so many.
     """
 
     name: str
     shape: tuple[int, ...]
     parts: tuple[str, ...]
-    rows: Callable[[int, int], Floats]
+    rows: Rows
     row_step: int = 1
 
 

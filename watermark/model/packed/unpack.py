@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterable
 from typing import Final
 
+import numpy as np
+
 from watermark.errors import InputError
 from watermark.model.directory import Model
 from watermark.model.dtypes import dtype, encode
@@ -30,7 +32,7 @@ def unpack(model: Model, packed: Iterable[PackedWeight]) -> None:
     """
     descriptor = -1
     weights: list[TensorInfo] = []
-    parts: list[str] = []
+    parts: dict[str, None] = {}
     place = 0
     try:
         for weight in packed:
@@ -40,14 +42,22 @@ def unpack(model: Model, packed: Iterable[PackedWeight]) -> None:
             for data in _pieces(weight):
                 place += _write(descriptor, data, place)
             kind = dtype("F32")
-            weights.append(TensorInfo(weight.name, kind, weight.shape, UNPACKED_SHARD, begin, place - begin))
-            parts += weight.parts
+            parts |= dict.fromkeys(weight.parts)
+            weights.append(
+                TensorInfo(_free_name(weight, model), kind, weight.shape, UNPACKED_SHARD, begin, place - begin)
+            )
     except BaseException:
         if descriptor >= 0:
             os.close(descriptor)
         raise
     if weights:
-        model.add_unpacked(descriptor, weights, dict.fromkeys(parts))
+        model.add_unpacked(descriptor, weights, parts)
+
+
+def _free_name(weight: PackedWeight, model: Model) -> str:
+    """Its name; where a tensor that is none of its parts has that already, one that says what it is."""
+    is_free = weight.name not in model.tensors or weight.name in weight.parts
+    return weight.name if is_free else f"{weight.name} (unpacked)"
 
 
 def _nameless_file() -> int:
@@ -63,7 +73,8 @@ def _pieces(weight: PackedWeight) -> Iterable[bytes]:
     step = max(1, _PIECE_ELEMENTS // max(1, row) // weight.row_step) * weight.row_step
     for start in range(0, weight.shape[0], step):
         stop = min(weight.shape[0], start + step)
-        values = weight.rows(start, stop)
+        with np.errstate(all="ignore"):  # a hostile scale may be no number; readers of values know such
+            values = weight.rows(start, stop)
         assert values.size == (stop - start) * row
         yield encode(values, dtype("F32"))
 

@@ -1,0 +1,66 @@
+"""Small unsigned integers packed into 32-bit words, and parts of the tensors that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watermark.model.directory import Model
+from watermark.model.dtypes import Values
+from watermark.model.safetensors import TensorInfo
+
+Words = NDArray[np.uint32]
+Codes = NDArray[np.int32]
+
+#: Widths that are packed so.
+WIDTHS: Final = range(2, 9)
+#: Dtypes of such words, and of scales.
+WORD: Final = ("I32", "U32")
+REAL: Final = ("F16", "BF16", "F32")
+
+
+def unpack_words(words: Words, bits: int) -> Codes:
+    """Take the words of each row as one stream of bits, lowest first, and cut it into numbers of `bits`.
+
+    Args:
+        words: (rows, words of a row).
+        bits: width of a number.
+
+    Returns:
+        (rows, 32 * words of a row // bits).
+    """
+    count = words.shape[1] * 32 // bits
+    at = np.arange(count) * bits
+    low, shift = at // 32, (at % 32).astype(np.uint32)
+    found = words[:, low] >> shift
+    crossing = shift + bits > 32
+    if crossing.any():  # three bits, for one, do not divide 32: such a number goes on in the next word
+        found[:, crossing] |= words[:, low[crossing] + 1] << (np.uint32(32) - shift[crossing])
+    return (found & np.uint32((1 << bits) - 1)).astype(np.int32)
+
+
+def rows_of(model: Model, tensor: TensorInfo, start: int, stop: int) -> Values:
+    """Rows of a tensor as they are stored, (rows, the rest)."""
+    width = tensor.count // tensor.shape[0]
+    return model.values(tensor, start * width, stop * width).reshape(stop - start, width)
+
+
+def columns_of(model: Model, tensor: TensorInfo, start: int, stop: int) -> Values:
+    """Columns of a matrix as they are stored, (all rows, columns); no more than these is read."""
+    rows, width = tensor.shape
+    return np.stack([model.values(tensor, row * width + start, row * width + stop) for row in range(rows)])
+
+
+def as_words(values: Values) -> Words:
+    """Signed or unsigned 32-bit integers as bit patterns."""
+    return np.ascontiguousarray(values).view(np.uint32)
+
+
+def matrix(model: Model, name: str, kinds: Collection[str]) -> TensorInfo | None:
+    """The tensor of this name if it has two dimensions, neither of them empty, and one of these dtypes."""
+    tensor = model.tensors.get(name)
+    fits = tensor is not None and len(tensor.shape) == 2 and min(tensor.shape) > 0 and tensor.dtype.name in kinds
+    return tensor if fits else None
