@@ -73,7 +73,7 @@ def align_suspect(
         InputError: the temporary files cannot be written.
     """
     by_name = {wanted[tensor.digest].name: tensor for tensor in marked if tensor.digest in wanted}
-    found = align(reference, [wanted[tensor.digest] for tensor in by_name.values()], sources.suspect)
+    found = align(reference, [wanted[tensor.digest] for tensor in by_name.values()], sources.suspect, sources.base)
     if found is None:
         return None
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="weightmark-aligned-")))

@@ -338,8 +338,10 @@ def _share_of_difference(sources: Sources, carrier: Carrier) -> float:
 
     On a declared base, strength is relative to the difference: a disturbance of the whole weight weighs more there.
     """
-    if sources.reference is None or sources.base is None or carrier.reference is None or carrier.base is None:
+    if sources.reference is None or sources.base is None or carrier.reference is None:
         return 0.0
+    if carrier.base is None:
+        return 1.0  # the base has no such tensor: the weight is all difference
     stop = carrier.marked.layout.bounds(0)[1]
     ours = sources.reference.values(carrier.reference, 0, stop).astype(np.float64)
     theirs = sources.base.values(carrier.base, 0, stop).astype(np.float64)

@@ -6,33 +6,43 @@ Knows the order in which the recipes are tried, and how to say what they undid. 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from watermark.lineage.symmetry.alignment import Alignment, Placement
 from watermark.lineage.symmetry.chain import align_chain
 from watermark.lineage.symmetry.faces import Weights, is_readable
+from watermark.lineage.symmetry.factors import align_factors
 from watermark.lineage.symmetry.stream import align_stream
 from watermark.lineage.symmetry.words import what_was_undone
 from watermark.model.directory import Model
 from watermark.model.safetensors import TensorInfo
 
+Floats = NDArray[np.float32]
+
 #: The second recipe is tried where the first covers less than half of the reference, or a few tensors of it.
 _HALF, _ENOUGH, _FEW = 0.5, 0.9, 6
 
 
-def align(reference: Model, wanted: Iterable[TensorInfo], suspect: Model) -> Alignment | None:
+def align(
+    reference: Model, wanted: Iterable[TensorInfo], suspect: Model, base: Model | None = None
+) -> Alignment | None:
     """Bring a suspect into the reference's coordinates; None where nothing of it is recognised.
 
     Args:
         reference: the unmarked reference; the marked copy must never stand here.
         wanted: its tensors that are to be tested.
         suspect: any model.
+        base: the declared public base; an adapter that was added to it is looked for in the suspect's differences.
     """
     ours, theirs = Weights(reference), Weights(suspect)
     tensors = [tensor for tensor in wanted if is_readable(tensor)]
     readable = [tensor for tensor in suspect.weights.values() if is_readable(tensor)]
+    factors = align_factors(ours, tensors, theirs, readable, _differences(base, suspect))
+    if factors:
+        return Alignment(factors, _share(tensors, factors), what_was_undone(None, factors))
     stream = align_stream(ours, tensors, theirs, readable)
     kind, placements = (stream.turn.kind, stream.placements) if stream is not None else (None, ())
     explained, covered = _share(tensors, placements), _share(tensors, placements, of_all=True)
@@ -43,6 +53,18 @@ def align(reference: Model, wanted: Iterable[TensorInfo], suspect: Model) -> Ali
     if not placements:
         return None
     return Alignment(placements, explained, what_was_undone(kind, placements))
+
+
+def _differences(base: Model | None, suspect: Model) -> Iterator[Floats]:
+    """Each matrix of the suspect less that of the base, whatever was reordered or turned; nothing without a base."""
+    if base is None:
+        return
+    matrices = [tensor for tensor in base.weights.values() if is_readable(tensor)]
+    aligned = align(base, matrices, suspect)
+    for tensor, values in aligned.tensors() if aligned is not None else ():
+        with np.errstate(over="ignore"):
+            below = base.values(tensor, 0, tensor.count).astype(np.float32).reshape(values.shape)
+        yield (values - below).reshape(len(values), -1)
 
 
 def _share(wanted: Sequence[TensorInfo], placements: Sequence[Placement], *, of_all: bool = False) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from watermark.lineage.symmetry import fits, turn
+from watermark.lineage.symmetry import factors, fits, turn
 from watermark.lineage.symmetry.alignment import Placement
 
 _STREAM = {
@@ -16,6 +16,7 @@ _KINDS = {
     fits.REORDERED: "rows reordered in",
     fits.PAIRS: "heads reordered and rotary pairs mixed in",
     fits.MIXED: "heads reordered and mixed in",
+    factors.FACTORS: "the inner dimension of adapters mixed in",
 }
 
 
