@@ -62,7 +62,7 @@ def draw_choices(blocks: int, spent: int, count: int) -> int:
     """In how many ways a claimant could have made a draw of `count` of `blocks` blocks his own by spending `spent`.
 
     Nobody can tell which blocks earlier cases had to spend: whoever keeps his own log spends those that speak against
-    him, one at a time, for a few tries each. Then what is left is drawn, and every bit is chance (157 bits on an
+    him, one at a time, for a few tries each. Then what is left is drawn, and every bit is chance (191 bits on an
     innocent model of 704 blocks, measured). The blocks that were opened are one of C(blocks, count) choices, and those
     that were spent one of C(blocks, spent): paying for the fewer of them holds whatever he did.
     """

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cli.evidence import EvidenceRequest, EvidenceResult, verify_evidence
 from cli.evidence_file import CopyOpening, EvidenceBody, PriorCase, write_evidence
@@ -23,9 +26,12 @@ from registry.signing.entry import CASE, OWNER, RELEASE, make_entry
 from registry.signing.keys import ED25519, P256, PrivateKey, generate
 from registry.signing.trust import format_trust, trust_of
 from tests.watermark.marks.models import MarkedModel
-from watermark.marks.commitment import BlockOpening
+from watermark.evidence import KeyedTest
+from watermark.marks.commitment import BlockOpening, LeafTree, bind_root
 from watermark.marks.detect import DIFFERENCE
 from watermark.marks.dispute import draw_blocks, score_owner, verify_openings
+from watermark.marks.geometry import Geometry, MarkedTensor, owner_digest
+from watermark.marks.secret import stretch_root
 from watermark.model.digest import Span, canonical_digest, digest_tensors, read_span
 from watermark.model.directory import open_model
 
@@ -185,3 +191,31 @@ def block_scores(marked: MarkedModel, suspect: Path) -> list[float]:
         opened = verify_openings(openings_of(marked, range(plan.geometry.blocks)), plan.geometry, plan.root, model)
         _, each = score_owner(opened, model, DIFFERENCE, marked.embedder.stretched)
     return [total / energy**0.5 if energy else 0.0 for total, energy in each]
+
+
+@dataclass(frozen=True)
+class Invented:
+    """A mark that no program made: any values as reference, any secrets, and the R that follows."""
+
+    openings: tuple[BlockOpening, ...]
+    geometry: Geometry
+    root: bytes
+
+    def shown_in(self, suspect: Path, statistic: str = DIFFERENCE, stretched: bytes | None = None) -> KeyedTest:
+        """What all blocks show; `stretched` stands for scrypt(R), where the chips shall not come from R."""
+        with open_model(suspect) as model:
+            opened = verify_openings(self.openings, self.geometry, self.root, model)
+            return score_owner(opened, model, statistic, stretched or stretch_root(self.root))[0]
+
+
+def invent(reference: NDArray[np.float32], secrets: Callable[[int], bytes], owner: str = "mallory") -> Invented:
+    """The mark of one matrix under these secrets, each leaf in its tree."""
+    tensor = MarkedTensor("ab" * 32, "F32", reference.shape, "F32", 50_000, 0)
+    geometry = Geometry((tensor,), (), 65_536, None, owner_digest(owner))
+    parts = []
+    for block in range(geometry.blocks):
+        values = reference.ravel()[slice(*tensor.layout.bounds(block))].tobytes()
+        parts.append(BlockOpening(block, secrets(block), bytes(32), values, ()))
+    tree = LeafTree([part.leaf_hash() for part in parts])
+    openings = tuple(replace(part, path=tree.path(part.block)) for part in parts)
+    return Invented(openings, geometry, bind_root(tree.root, geometry.digest()))

@@ -12,7 +12,6 @@ from cli import evidence as evidence_job
 from tests.attacks.claimant.claimant import Claimant
 from tests.watermark.marks.models import MarkedModel, mark_model, random_weights, write_model
 
-
 STRETCHED = functools.cache(evidence_job.stretch_root)
 
 
@@ -23,7 +22,7 @@ def scrypt_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def of_many_blocks(folder: Path, seed: int) -> Path:
-    """A model of 704 blocks, the least that 157 bits of pure chance take: rows of 8,200 are a block each."""
+    """A model of 704 blocks, enough for 191 bits of pure chance: rows of 8,200 are a block each."""
     weights = np.random.default_rng(seed).normal(0, 0.05, (704, 8_200)).astype(np.float32)
     return write_model(folder, {"w": weights}, {"w": "BF16"})
 

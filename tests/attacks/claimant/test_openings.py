@@ -1,4 +1,4 @@
-"""Evidence files that a claimant forges with his real key and his own log: draws steered, blocks chosen, others' shown."""
+"""Evidence files forged with a real key and a log of one's own: draws steered, blocks chosen, another's shown."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def test_a_true_claim_holds_and_the_same_claim_about_an_innocent_does_not(mallor
 def test_spending_the_blocks_that_speak_against_him_leaves_chance_and_is_paid_for(mallory, tmp_path):
     """One earlier case for each block he wants gone, its draw made up until it takes such a block: a few tries each.
 
-    The last case then opens all that is left, and no challenge matters. 157 bits on an innocent model, accepted once.
+    The last case then opens all that is left, and no challenge matters: 191 bits on an innocent model, which were
+    accepted before the choice was paid for.
     """
     suspect, blocks = of_many_blocks(tmp_path / "suspect", 7), 704
     marked = mark_model(of_many_blocks(tmp_path / "reference", 8), tmp_path / "copies", owner="mallory")
