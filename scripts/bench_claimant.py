@@ -4,7 +4,8 @@
 
 Each try redraws one salt, R, its scrypt (N = 2 in place of 2^17) and the chips of a block, against innocent weights.
 Prints the best key after each power of two, and the median that the normal law predicts. Exits 1 when the best shows
-more bits than log2 of the tries and 10, which an honest key does once in a thousand runs. 110 microseconds of one core a try.
+more bits than log2 of the tries and 10, which an honest key does once in a thousand runs. 110 microseconds of one
+core a try.
 """
 
 from __future__ import annotations

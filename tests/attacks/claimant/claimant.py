@@ -31,11 +31,16 @@ from watermark.marks.commitment import BlockOpening, LeafTree, bind_root
 from watermark.marks.detect import DIFFERENCE
 from watermark.marks.dispute import draw_blocks, score_owner, verify_openings
 from watermark.marks.geometry import Geometry, MarkedTensor, owner_digest
-from watermark.marks.secret import stretch_root
+from watermark.marks.plan import plan_mark
+from watermark.marks.secret import ReleaseKey, stretch_root
+from watermark.marks.survey import survey
+from watermark.marks.weights import Embedder
 from watermark.model.digest import Span, canonical_digest, digest_tensors, read_span
 from watermark.model.directory import open_model
 
 RELEASE_ID = "11" * 16
+#: scrypt(R) of the marks that were claimed, as their embedder found it.
+STRETCHED: dict[bytes, bytes] = {}
 
 
 @dataclass
@@ -50,6 +55,7 @@ class Claimant:
     def __post_init__(self) -> None:
         """Enrol in his own log."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._leaves: list[bytes] = []
         self._log = NoteSigner(f"weightmark.invalid/{self.name}", generate(ED25519))
         self.trust = self.folder / "trust.txt"
         policy = trust_of({self.name: (self.key.public,)}, (self._log.verifier.vkey,))
@@ -81,7 +87,8 @@ class Claimant:
 
     def proof(self, index: int, size: int | None = None) -> bytes:
         """The proof of an entry under a checkpoint of any size, whether one was ever published or not."""
-        leaves = [leaf_hash(entry) for entry in self.entries[: size or len(self.entries)]]
+        self._leaves += [leaf_hash(entry) for entry in self.entries[len(self._leaves) :]]
+        leaves = self._leaves[: size or len(self.entries)]
 
         def subtree(level: int, place: int) -> bytes:
             return root_of(leaves[place << level : (place + 1) << level])
@@ -138,6 +145,7 @@ class Claimant:
     ) -> Path:
         """An evidence file with true numbers about these openings, bent by `forge`, and signed."""
         plan = marked.plan
+        STRETCHED[plan.root] = marked.embedder.stretched
         with open_model(suspect) as model:
             parts = (tuple(openings), plan.geometry, plan.root, marked.embedder.stretched, model, DIFFERENCE, copy)
             outcome = score(*parts)
@@ -167,6 +175,13 @@ def digest_of(model: Path) -> bytes:
     """The canonical digest of a model."""
     with open_model(model) as opened:
         return canonical_digest(digest_tensors(opened).values())
+
+
+def unshipped(reference: Path, owner: str = "mallory") -> MarkedModel:
+    """A mark that was planned and never embedded: nobody needs to ship anything to claim a suspect."""
+    with open_model(reference) as model:
+        plan = plan_mark(ReleaseKey(b"m" * 32), survey(model), owner=owner)
+        return MarkedModel(reference, plan, [], Embedder(plan, [None]))
 
 
 def openings_of(marked: MarkedModel, blocks: Iterable[int]) -> tuple[BlockOpening, ...]:

@@ -42,33 +42,25 @@ def test_rows_reordered_to_fit_the_chips_are_another_suspect(mallory, mallorys, 
         mallory.judged(file, innocent)
 
 
-@pytest.fixture(scope="module")
-def steering(tmp_path_factory):
-    """Marks on references made of the suspect: disguised, so that the alignment has all to do, or minus a pattern."""
-    suspect = state_of("gpt", 21)
-    disguised = suspect
+def test_a_reference_that_steers_the_alignment_steers_it_before_its_chips_are_drawn(tmp_path):
+    """Made of the suspect, disguised, minus a pattern: the alignment finds its way, and the key finds nothing."""
+    suspect = reference = state_of("gpt", 21)
     for number, name in enumerate(("hidden permuted", "heads permuted", "stream rotated", "value-output mixed")):
-        disguised = edits_of("gpt")[name].run(disguised, number)
+        reference = edits_of("gpt")[name].run(reference, number)
     signs = torch.Generator().manual_seed(5)
-    pattern = {
-        name: values - 0.03 * values.std() * (2.0 * torch.randint(2, values.shape, generator=signs) - 1)
-        for name, values in disguised.items()
-    }
-    folder = tmp_path_factory.mktemp("steering")
-    made = {"disguised": disguised, "disguised, minus a pattern": pattern}
-    return suspect, {name: Victim(folder / str(n), state) for n, (name, state) in enumerate(made.items())}
-
-
-def test_a_reference_that_steers_the_alignment_steers_it_before_its_chips_are_drawn(steering):
-    """The alignment finds its way perfectly, and the key shows nothing: it was drawn from the reference, afterwards."""
-    suspect, victims = steering
-    for name, victim in victims.items():
-        shown = victim.shown_in(suspect)
-        assert shown.alignment is not None, name
-        assert len(shown.alignment.undone) >= 3, name
-        assert shown.test.trials > 100_000, name
-        assert shown.test.log2_p > -16, name
-        assert victim.shown_in(victim.state).test.log2_p < -10_000, name  # while his own copy is found
+    victim = Victim(
+        tmp_path,
+        {
+            name: values - 0.03 * values.std() * (2.0 * torch.randint(2, values.shape, generator=signs) - 1)
+            for name, values in reference.items()
+        },
+    )
+    shown = victim.shown_in(suspect)
+    assert shown.alignment is not None
+    assert len(shown.alignment.undone) >= 3
+    assert shown.test.trials > 100_000
+    assert shown.test.log2_p > -16
+    assert victim.shown_in(victim.state).test.log2_p < -10_000  # while his own copy is found
 
 
 def test_units_reordered_to_fit_make_a_relative_of_anyone():

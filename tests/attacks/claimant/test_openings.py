@@ -10,9 +10,9 @@ import pytest
 
 from cli import evidence as evidence_job
 from registry.signing.entry import CASE
-from tests.attacks.claimant.claimant import Claimant, block_scores, digest_of, openings_of
-from tests.attacks.claimant.conftest import of_many_blocks
-from tests.watermark.marks.models import mark_model, read_weights, write_model
+from tests.attacks.claimant.claimant import Claimant, block_scores, digest_of, openings_of, unshipped
+from tests.attacks.claimant.conftest import MANY, of_many_blocks
+from tests.watermark.marks.models import read_weights, write_model
 from watermark.errors import DigestError, KeyMismatchError, VerificationError
 from watermark.marks.dispute import draw_blocks, draw_choices
 from watermark.marks.geometry import owner_digest
@@ -40,17 +40,17 @@ def test_a_true_claim_holds_and_the_same_claim_about_an_innocent_does_not(mallor
 def test_spending_the_blocks_that_speak_against_him_leaves_chance_and_is_paid_for(mallory, tmp_path):
     """One earlier case for each block he wants gone, its draw made up until it takes such a block: a few tries each.
 
-    The last case then opens all that is left, and no challenge matters: 191 bits on an innocent model, which were
+    The last case then opens all that is left, and no challenge matters: 160 bits on an innocent model, which were
     accepted before the choice was paid for.
     """
-    suspect, blocks = of_many_blocks(tmp_path / "suspect", 7), 704
-    marked = mark_model(of_many_blocks(tmp_path / "reference", 8), tmp_path / "copies", owner="mallory")
+    suspect = of_many_blocks(tmp_path / "suspect", 7)
+    marked = unshipped(of_many_blocks(tmp_path / "reference", 8))
     root, digest = marked.plan.root, digest_of(suspect)
     z = np.array(block_scores(marked, suspect))
     unwanted = np.flatnonzero(z < 0.6).tolist()
     release = mallory.log_mark(root)
     prior, tries = mallory.spend(marked, digest, unwanted)
-    count = blocks - len(unwanted)
+    count = MANY - len(unwanted)
     case = mallory.log_case(root, digest, count, prior=[release + 1 + number for number in range(len(unwanted))])
     drawn = mallory.drawn(marked, digest, case, count, unwanted, challenge=CHALLENGE)
     file = mallory.write(marked, suspect, release, case, openings_of(marked, drawn), challenge=CHALLENGE, prior=prior)

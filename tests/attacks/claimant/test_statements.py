@@ -11,7 +11,7 @@ import pytest
 
 from cli.evidence_file import CopyOpening, EvidenceBody
 from tests.attacks.claimant.claimant import Claimant, digest_of, invent, openings_of
-from tests.watermark.marks.models import mark_model, random_weights, write_model
+from tests.watermark.marks.models import write_model
 from watermark.errors import DocumentError, InclusionError, KeyMismatchError, VerificationError
 from watermark.marks.chips import recipient_code
 from watermark.marks.dispute import DISPUTABLE
@@ -51,14 +51,13 @@ def test_geometry_fitted_afterwards_is_not_the_one_in_the_commitment(mallory, ma
             mallory.judged(file, suspect)
 
 
-def test_equal_secrets_and_those_of_another_model_are_refused(mallory, mallorys, claimed, tmp_path):
-    """One secret for all blocks, one block twice, and a key used for two models: each model's R knows its own alone."""
+def test_equal_secrets_and_those_of_another_model_are_refused(mallory, mallorys, acmes, claimed):
+    """One secret for two blocks; and one owner secret for two models, as here: each model's R knows its own alone."""
     suspect = mallorys.copies[0]
     release, case, openings = claimed
-    again = mark_model(write_model(tmp_path / "r", random_weights(seed=304)), tmp_path / "c", owner="mallory")
-    assert not {one.secret for one in openings} & {one.secret for one in openings_of(again, range(21))}
+    assert not {one.secret for one in openings} & {one.secret for one in openings_of(acmes, range(21))}
     first, second, *rest = openings
-    others = openings_of(again, [one.block for one in openings])
+    others = openings_of(acmes, [one.block for one in openings])
     for forged in (
         (replace(first, secret=second.secret), second, *rest),
         others,
