@@ -66,7 +66,7 @@ def draw_choices(blocks: int, spent: int, count: int) -> int:
     innocent model of 704 blocks, measured). The blocks that were opened are one of C(blocks, count) choices, and those
     that were spent one of C(blocks, spent): paying for the fewer of them holds whatever he did.
     """
-    return min(math.comb(blocks, count), math.comb(blocks, spent)) if spent else 1
+    return math.comb(blocks, min(count, blocks - count, spent, blocks - spent)) if spent else 1
 
 
 def eligible_blocks(geometry: Geometry, suspect: Model, spent: Iterable[int]) -> list[int]:

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from cli import evidence as evidence_job
+from cli.outcome import CaseCost, Outcome
+from registry.signing.canonical import canonical
 from registry.signing.entry import CASE
 from tests.attacks.claimant.claimant import Claimant, block_scores, digest_of, openings_of, unshipped
 from tests.attacks.claimant.conftest import MANY, of_many_blocks
 from tests.watermark.marks.models import read_weights, write_model
 from watermark.errors import DigestError, KeyMismatchError, VerificationError
+from watermark.evidence import KeyedTest
 from watermark.marks.dispute import draw_blocks, draw_choices
 from watermark.marks.geometry import owner_digest
 
@@ -37,6 +40,7 @@ def test_a_true_claim_holds_and_the_same_claim_about_an_innocent_does_not(mallor
         assert holds or found.log2_p_adjusted > -8
 
 
+@pytest.mark.slow
 def test_spending_the_blocks_that_speak_against_him_leaves_chance_and_is_paid_for(mallory, tmp_path):
     """One earlier case for each block he wants gone, its draw made up until it takes such a block: a few tries each.
 
@@ -70,6 +74,19 @@ def test_what_spent_blocks_cost_is_the_fewer_of_both_choices(blocks, spent, coun
     best = np.sort(np.random.default_rng(blocks).normal(size=(200, blocks)), axis=1)[:, -count:]
     assert max(bits_of(z) for z in best) < math.log2(choices) + 16  # no choice of blocks gains more than it costs
     assert draw_choices(blocks, 0, count) == 1
+
+
+def test_what_is_paid_stands_in_the_file_also_where_no_number_of_json_holds_it():
+    outcome = Outcome(KeyedTest("difference", 10_000, 100_000, 9), (), KeyedTest("code", 9_000, 100_000, 9))
+    fields = outcome.to_json(CaseCost(6, 1 << 60))
+    assert fields["multiplicity"][1:] == [
+        {"what": "log entries up to the case", "count": 7},
+        {"what": "choices of spent blocks", "count": str(1 << 60)},
+    ]
+    assert fields["log2_p_adjusted"] == pytest.approx(fields["log2_p"] + math.log2(9 * 7) + 60)
+    named = fields["recipient"]
+    assert named["log2_p_adjusted"] == pytest.approx(named["log2_p"] + math.log2(7) + 60)
+    assert canonical(fields)
 
 
 def test_a_draw_ground_by_its_own_case_entry_gains_the_log_of_the_tries(mallory, mallorys, innocent):
