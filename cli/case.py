@@ -23,7 +23,7 @@ from cli.examine import Finding, open_reference
 from cli.home import Home
 from cli.mark_record import MarkRecord
 from cli.order import DEFAULT_THRESHOLD, Threshold, best_known_copy, read_date, threshold_for
-from cli.outcome import CHALLENGED_DRAW, SELF_ASSERTED_DRAW, case_multiplicity, checkpoint_randomness, score
+from cli.outcome import CHALLENGED_DRAW, SELF_ASSERTED_DRAW, CaseCost, checkpoint_randomness, score
 from cli.owner_secrets import leak_of
 from cli.stamping import NO_STAMPER, Stamper
 from registry.log.proof import read_proof
@@ -47,6 +47,7 @@ from watermark.marks.dispute import (
     RECIPIENT_BLOCKS,
     blocks_needed,
     draw_blocks,
+    draw_choices,
     eligible_blocks,
 )
 from watermark.marks.geometry import Geometry
@@ -207,14 +208,11 @@ def make_evidence(
         entry = read_proof(case_proof).extra or b""
         draw, randomness = _randomness(order, case_proof)
         prior, spent = _prior(registry, finding.record.release_id, case)
-        chosen = draw_blocks(
-            root,
-            bytes.fromhex(case.suspect_digest),
-            entry,
-            randomness,
-            eligible_blocks(mark.geometry, suspect, spent),
-            case.blocks_wanted,
-        )
+        present = eligible_blocks(mark.geometry, suspect, ())
+        unspent = eligible_blocks(mark.geometry, suspect, spent)
+        digest = bytes.fromhex(case.suspect_digest)
+        chosen = draw_blocks(root, digest, entry, randomness, unspent, case.blocks_wanted)
+        cost = CaseCost(case.log_index, draw_choices(len(present), len(present) - len(unspent), len(chosen)))
         openings = _open_blocks(chosen, mark.geometry, root, release_key, reference)
     copy = release_key.copy_key(str(order.recipient)) if case.layer == RECIPIENT_LAYER else None
     statistic = str(read_entry(entry).body["statistic"])
@@ -223,11 +221,10 @@ def make_evidence(
     leak = leak_of(home, secret, registry)
     release_proof, stamps = _release_proof(registry, case, trust)
     threshold = _threshold(order, draw, order_of(release_proof, stamps, trust))
-    counts = [count for _, count in case_multiplicity(case.log_index, len(DISPUTABLE))]
-    adjusted = threshold.adjust(outcome.owner.log2_p, counts)
+    adjusted = threshold.adjust(outcome.owner.log2_p, [count for _, count in cost.counts])
     if adjusted > threshold.log2_p:
         raise CapacityError(
-            f"the {len(chosen)} drawn blocks show {-adjusted:.0f} bits after multiplicity, and "
+            f"the {len(chosen)} drawn blocks show {abs(adjusted):.0f} bits after multiplicity, and "
             f"{-threshold.log2_p:.0f} are needed: nothing was opened",
             hint=_HINT_MORE_BITS,
         )
@@ -246,7 +243,7 @@ def make_evidence(
         openings=openings,
         copy=None if copy is None else CopyOpening(copy.key, copy.salt, copy.recipient),
         suspect=_describe_suspect(suspect, case, order),
-        result=outcome.to_json(case.log_index, threshold.log2_p),
+        result=outcome.to_json(cost, threshold.log2_p),
         tool=f"weightmark {version('weightmark')}",
         stamps=stamps,
     )

@@ -6,6 +6,7 @@ suspect. Nothing that the file says about itself is believed where it can be com
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ from typing import Any
 from cli.evidence_file import EvidenceBody, file_stamps, read_evidence, verify_signature
 from cli.evidence_timing import EvidenceTiming, judge_timing
 from cli.home import Home
-from cli.outcome import CHALLENGED_DRAW, SELF_ASSERTED_DRAW, Outcome, case_multiplicity, checkpoint_randomness, score
+from cli.outcome import CHALLENGED_DRAW, SELF_ASSERTED_DRAW, CaseCost, Outcome, checkpoint_randomness, score
 from cli.owner_secrets import note_of_leak
 from cli.signing_time import text_of_time
 from registry.log.merkle import leaf_hash, verify_inclusion
@@ -36,9 +37,9 @@ from watermark.errors import (
     UntrustedKeyError,
     VerificationError,
 )
-from watermark.evidence import THRESHOLD_LOG2_P, THRESHOLD_RECIPIENT_LOG2_P, add_multiplicity
-from watermark.marks.dispute import DISPUTABLE, draw_blocks, verify_openings
-from watermark.marks.geometry import Geometry
+from watermark.evidence import THRESHOLD_LOG2_P, THRESHOLD_RECIPIENT_LOG2_P
+from watermark.marks.dispute import DISPUTABLE, draw_blocks, draw_choices, verify_openings
+from watermark.marks.geometry import Geometry, owner_digest
 from watermark.marks.secret import copy_commitment, stretch_root
 from watermark.marks.subspace import SUBSPACES
 from watermark.model.digest import Progress, canonical_digest, digest_tensors
@@ -119,7 +120,8 @@ def verify_evidence(request: EvidenceRequest, progress: Progress | None = None) 
     timing = replace(timing, reasons=(*timing.reasons, *_leak_notes(body, keys, trust)))
     root = _check_claim(body, release, case)
     geometry = Geometry.from_document(body.geometry)
-    _check_draw(body, geometry, root, case, keys, trust)
+    _check_owner(geometry, body)
+    cost = _check_draw(body, geometry, root, case, keys, trust)
     _check_copy(body, release, case, root)
     with ExitStack() as stack:
         suspect = None
@@ -136,7 +138,7 @@ def verify_evidence(request: EvidenceRequest, progress: Progress | None = None) 
         outcome = score(body.openings, geometry, root, stretch_root(root), suspect, statistic, body.copy)
         suspect.verify_unchanged()
     _check_numbers(outcome, body)
-    return _conclude(body, release, case, outcome, timing)
+    return _conclude(body, release, case, outcome, timing, cost)
 
 
 def _trust(request: EvidenceRequest) -> TrustPolicy:
@@ -198,6 +200,15 @@ def _check_claim(body: EvidenceBody, release: _Logged, case: _Logged) -> bytes:
     return _digest_field(case.entry.body, "R")
 
 
+def _check_owner(geometry: Geometry, body: EvidenceBody) -> None:
+    """R must be this owner's: the blocks that another owner opened before strangers lead to the other's R."""
+    if geometry.owner != owner_digest(body.owner):
+        raise KeyMismatchError(
+            f"the mark was not made by {body.owner!a}",
+            hint="blocks that another owner opened prove nothing for this one",
+        )
+
+
 def _digest_field(fields: Mapping[str, Any], name: str) -> bytes:
     value = fields.get(name)
     try:
@@ -216,8 +227,11 @@ def _check_draw(
     case: _Logged,
     keys: tuple[PublicKey, ...],
     trust: TrustPolicy,
-) -> None:
-    """The opened blocks must be the ones that the case and the later randomness drew, with spent ones left out."""
+) -> CaseCost:
+    """The opened blocks must be the ones that the case and the later randomness drew, with spent ones left out.
+
+    Gives what the case pays: that the spent ones were not picked to leave the best for this draw, nobody can tell.
+    """
     if body.draw == SELF_ASSERTED_DRAW:
         if case.size != case.index + 1:
             raise VerificationError("the draw does not use the first checkpoint that covers the case")
@@ -241,21 +255,30 @@ def _check_draw(
         raise VerificationError(
             "the opened blocks are not the ones that were drawn", hint="a chosen subset proves nothing"
         )
+    present = _present(geometry, case)
+    return CaseCost(case.index, draw_choices(len(present), len(spent.intersection(present)), len(drawn)))
 
 
 def _draw(geometry: Geometry, root: bytes, case: _Logged, randomness: bytes, spent: set[int]) -> tuple[int, ...]:
     fields = case.entry.body
-    absent, count = fields.get("absent"), fields.get("blocks")
-    if not isinstance(absent, list) or not isinstance(count, int) or not 0 < count <= geometry.blocks:
-        raise DocumentError("a case entry does not say how many blocks it opens, or which tensors are absent")
-    eligible = [
+    count = fields.get("blocks")
+    if not isinstance(count, int) or not 0 < count <= geometry.blocks:
+        raise DocumentError("a case entry does not say how many blocks it opens")
+    eligible = [block for block in _present(geometry, case) if block not in spent]
+    return draw_blocks(root, _digest_field(fields, "suspect"), case.data, randomness, eligible, count)
+
+
+def _present(geometry: Geometry, case: _Logged) -> list[int]:
+    """Blocks of the tensors that the case does not call absent."""
+    absent = case.entry.body.get("absent")
+    if not isinstance(absent, list):
+        raise DocumentError("a case entry does not say which tensors are absent")
+    return [
         block
         for number, tensor in enumerate(geometry.marked)
         if number not in absent
         for block in range(tensor.first_block, tensor.first_block + tensor.layout.blocks)
-        if block not in spent
     ]
-    return draw_blocks(root, _digest_field(fields, "suspect"), case.data, randomness, eligible, count)
 
 
 def _check_copy(body: EvidenceBody, release: _Logged, case: _Logged, root: bytes) -> None:
@@ -325,18 +348,21 @@ def _without_suspect(body: EvidenceBody, release: _Logged, case: _Logged, timing
 
 
 def _conclude(
-    body: EvidenceBody, release: _Logged, case: _Logged, outcome: Outcome, timing: EvidenceTiming
+    body: EvidenceBody, release: _Logged, case: _Logged, outcome: Outcome, timing: EvidenceTiming, cost: CaseCost
 ) -> EvidenceResult:
-    counts = [count for _, count in case_multiplicity(case.index, len(DISPUTABLE))]
     threshold = timing.threshold
-    adjusted = threshold.adjust(outcome.owner.log2_p, counts)
+    adjusted = threshold.adjust(outcome.owner.log2_p, [count for _, count in cost.counts])
     reasons = [f"recomputed from {len(body.openings)} opened blocks: log2 p {outcome.owner.log2_p:,.1f}"]
+    if cost.choices > 1:
+        reasons.append(
+            f"earlier cases spent blocks: {math.log2(cost.choices):,.1f} bits paid, since they could have been picked"
+        )
     holds = adjusted <= threshold.log2_p
     if not holds:
-        reasons.append(f"{-adjusted:.0f} bits after multiplicity are short of {-threshold.log2_p:.0f}")
+        reasons.append(f"{abs(adjusted):.0f} bits after multiplicity are short of {-threshold.log2_p:.0f}")
     recipient = None
     if outcome.recipient is not None and body.copy is not None:
-        named = add_multiplicity(outcome.recipient.log2_p, [case.index + 1])
+        named = cost.named(outcome.recipient)
         reasons.append(f"the copy for {body.copy.recipient}: log2 p {named:,.1f} after multiplicity")
         if named <= THRESHOLD_RECIPIENT_LOG2_P:
             recipient = body.copy.recipient
@@ -344,7 +370,9 @@ def _conclude(
             holds = False
             reasons.append(f"that is short of {-THRESHOLD_RECIPIENT_LOG2_P:.0f} bits")
     if body.draw == CHALLENGED_DRAW:
+        entry = hashlib.sha256(case.data).hexdigest()
         reasons.append(f"the draw used the challenge {body.randomness.hex()}: compare it with the one that you gave")
+        reasons.append(f"the case is log entry {case.index}, sha256 {entry}: it must be the one that you gave it for")
     result = _result(body, release, case, adjusted, (*reasons, *timing.reasons), timing, compared=True)
     return replace(result, holds=holds, recipient=recipient)
 

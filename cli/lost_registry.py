@@ -58,7 +58,7 @@ def derive_release(home: Home, secret: bytes, reference: Path, progress: Progres
     with ExitStack() as stack:
         found = survey(stack.enter_context(open_model(reference, allow_torch=True)), progress=progress)
         key = ReleaseKey.of(secret, found.reference_digest)
-        plan = plan_mark(key, found)
+        plan = plan_mark(key, found, owner=home.owner)
     names = {tensor.digest: plan.surveys[tensor.digest].names[0] for tensor in plan.geometry.marked}
     document = MarkRecord(plan.geometry, names, None, stretch_root(plan.root)).document()
     return ReleaseRecord(

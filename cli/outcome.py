@@ -21,12 +21,31 @@ from watermark.model.directory import Model
 SELF_ASSERTED_DRAW, CHALLENGED_DRAW = "self-asserted", "challenge"
 
 
-def case_multiplicity(log_index: int, statistics: int) -> tuple[tuple[str, int], ...]:
-    """What a case pays for: the statistics one could choose from, and every try that the log can hold before it.
+@dataclass(frozen=True)
+class CaseCost:
+    """What a case pays for: the statistics one could choose from, every try before it, and what was spent before it.
 
     No more cases were tried, and no more copies committed, than the log had entries: a bound that needs no trust.
+    `choices` are the draws that spending other blocks could have made (`draw_choices`); 1 where none was spent.
     """
-    return (("statistics", statistics), ("log entries up to the case", log_index + 1))
+
+    log_index: int
+    choices: int
+
+    @property
+    def counts(self) -> tuple[tuple[str, int], ...]:
+        """What the owner's layer pays, each with its name."""
+        return (("statistics", len(DISPUTABLE)), *self.recipient_counts)
+
+    @property
+    def recipient_counts(self) -> tuple[tuple[str, int], ...]:
+        """What a recipient's code pays: the statistic is the owner layer's, and the copies are log entries."""
+        spent = (("choices of spent blocks", self.choices),) if self.choices > 1 else ()
+        return (("log entries up to the case", self.log_index + 1), *spent)
+
+    def named(self, recipient: KeyedTest) -> float:
+        """log2 p of a recipient's test after all of it."""
+        return add_multiplicity(recipient.log2_p, [count for _, count in self.recipient_counts])
 
 
 def checkpoint_randomness(checkpoint: bytes) -> bytes:
@@ -42,10 +61,9 @@ class Outcome:
     blocks: tuple[tuple[int, int], ...]
     recipient: KeyedTest | None
 
-    def to_json(self, log_index: int, threshold: float = THRESHOLD_LOG2_P) -> dict[str, Any]:
-        """Exact integers as text (they exceed 2^53), and the numbers that follow from them."""
-        multiplicity = case_multiplicity(log_index, len(DISPUTABLE))
-        counts = [count for _, count in multiplicity]
+    def to_json(self, cost: CaseCost, threshold: float = THRESHOLD_LOG2_P) -> dict[str, Any]:
+        """Exact integers as text where they may exceed 2^53, and the numbers that follow from them."""
+        counts = [count for _, count in cost.counts]
         fields: dict[str, Any] = {
             "statistic": self.owner.name,
             "total": str(self.owner.total),
@@ -53,7 +71,9 @@ class Outcome:
             "trials": self.owner.trials,
             "blocks": [{"total": str(total), "energy": str(energy)} for total, energy in self.blocks],
             "log2_p": self.owner.log2_p,
-            "multiplicity": [{"what": what, "count": count} for what, count in multiplicity],
+            "multiplicity": [
+                {"what": what, "count": count if count < 1 << 53 else str(count)} for what, count in cost.counts
+            ],
             "log2_p_adjusted": add_multiplicity(self.owner.log2_p, counts),
             "threshold": threshold,
             "recipient": None,
@@ -64,7 +84,7 @@ class Outcome:
                 "energy": str(self.recipient.energy),
                 "trials": self.recipient.trials,
                 "log2_p": self.recipient.log2_p,
-                "log2_p_adjusted": add_multiplicity(self.recipient.log2_p, [log_index + 1]),
+                "log2_p_adjusted": cost.named(self.recipient),
                 "threshold": THRESHOLD_RECIPIENT_LOG2_P,
             }
         return fields

@@ -117,7 +117,7 @@ def release(
         plan = None
         if found is not None:
             base_digest = canonical_digest(digest_tensors(base).values()).hex() if base is not None else None
-            plan = plan_mark(release_key, found, base=base_digest, strength=request.strength)
+            plan = plan_mark(release_key, found, base=base_digest, strength=request.strength, owner=home.owner)
         work = Work(
             request.model,
             request.out,

@@ -321,18 +321,3 @@ def test_a_claimant_who_invents_his_reference_gains_nothing(tmp_path):
     found = check_suspect(home, write_model(tmp_path / "victim", victim))
     assert found.verdict == "not-shown"
     assert found.log2_p_adjusted > -20
-
-
-def test_redrawing_keys_gains_what_chance_predicts_and_no_more(tmp_path):
-    """2^14 redrawn keys with scrypt left out: the best is near 14 bits, and the threshold is 128."""
-    from watermark.evidence import log2_p_subgaussian
-    from watermark.marks.chips import BlockKeys, unpack_chips
-
-    values = random_weights(seed=63)["up"].ravel()[:16_384]
-    f = np.clip(np.rint(values / values.std() * 30), -90, 90).astype(np.float32)
-    best = 0.0
-    for key in range(2**14):
-        bits = BlockKeys(key.to_bytes(32, "big"), bytes(32), 0).owner_bits(len(f))
-        total = float(f @ unpack_chips(bits, np.empty_like(f)))
-        best = min(best, log2_p_subgaussian(int(total), int((f.astype(np.float64) ** 2).sum())))
-    assert -14 - 12 < best < -6

@@ -58,6 +58,17 @@ def draw_blocks(
     return tuple(block for _, block in order[:count])
 
 
+def draw_choices(blocks: int, spent: int, count: int) -> int:
+    """In how many ways a claimant could have made a draw of `count` of `blocks` blocks his own by spending `spent`.
+
+    Nobody can tell which blocks earlier cases had to spend: whoever keeps his own log spends those that speak against
+    him, one at a time, for a few tries each. Then what is left is drawn, and every bit is chance (191 bits on an
+    innocent model of 704 blocks, measured). The blocks that were opened are one of C(blocks, count) choices, and those
+    that were spent one of C(blocks, spent): paying for the fewer of them holds whatever he did.
+    """
+    return math.comb(blocks, min(count, blocks - count, spent, blocks - spent)) if spent else 1
+
+
 def eligible_blocks(geometry: Geometry, suspect: Model, spent: Iterable[int]) -> list[int]:
     """Blocks of tensors whose shape the suspect has, without those that were opened before."""
     shapes = {tensor.shape for tensor in suspect.weights.values() if tensor.dtype.is_decodable}
@@ -107,6 +118,7 @@ def verify_openings(
         opening.verify(geometry.blocks, digest, root)
         marked = geometry.tensor_of_block(opening.block)
         values = decode(opening.reference, dtype(marked.dtype)).astype(np.float32)
+        values = np.where(np.isfinite(values), values, np.float32(0))  # as `check` reads a reference
         start, stop = marked.layout.bounds(opening.block - marked.first_block)
         if len(values) != stop - start:
             raise KeyMismatchError(f"block {opening.block} holds {len(values)} values, not {stop - start}")

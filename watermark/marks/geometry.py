@@ -54,14 +54,24 @@ class ExcludedTensor:
     reason: str
 
 
+def owner_digest(name: str) -> str:
+    """How a geometry names its owner."""
+    return hashlib.sha256(b"weightmark owner v1\x00" + name.encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Geometry:
-    """All of a reference's tensors, each once: the marked ones, the excluded ones, and the base if one is declared."""
+    """All of a reference's tensors, each once: the marked ones, the excluded ones, and the base if one is declared.
+
+    `owner` (an `owner_digest`) makes R one owner's alone. Else whoever is shown a few opened blocks could log the same
+    R under his own name, spend all the others, and open just those: another's evidence with his signature on it.
+    """
 
     marked: tuple[MarkedTensor, ...]
     excluded: tuple[ExcludedTensor, ...]
     recipient_share: int
     base: str | None = None
+    owner: str | None = None
 
     @property
     def blocks(self) -> int:
@@ -84,6 +94,7 @@ class Geometry:
                 "leaves": self.blocks,
                 "recipient_share": self.recipient_share,
                 "base": self.base,
+                **({} if self.owner is None else {"owner": self.owner}),
                 "marked": [
                     {
                         "digest": t.digest,
@@ -125,8 +136,9 @@ class Geometry:
                 ),
                 int(document["recipient_share"]),
                 document["base"],
+                document.get("owner"),
             )
-        except (KeyError, TypeError, ValueError, RecursionError) as err:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as err:
             raise DocumentError(f"the mark's geometry cannot be read: {err}") from err
         geometry._check(data if isinstance(data, bytes) else data.encode())
         return geometry

@@ -14,7 +14,7 @@ from watermark.errors import CapacityError
 from watermark.evidence import default_strength
 from watermark.marks import commitment
 from watermark.marks.chips import recipient_share
-from watermark.marks.geometry import OWNER_ENERGY, ExcludedTensor, Geometry, MarkedTensor
+from watermark.marks.geometry import OWNER_ENERGY, ExcludedTensor, Geometry, MarkedTensor, owner_digest
 from watermark.marks.secret import ReleaseKey
 from watermark.marks.survey import Survey, TensorSurvey
 from watermark.model.digest import BLOCK_ELEMENTS
@@ -63,7 +63,14 @@ class MarkPlan:
         return tuple(found)
 
 
-def plan_mark(key: ReleaseKey, survey: Survey, *, base: str | None = None, strength: float | None = None) -> MarkPlan:
+def plan_mark(
+    key: ReleaseKey,
+    survey: Survey,
+    *,
+    base: str | None = None,
+    strength: float | None = None,
+    owner: str | None = None,
+) -> MarkPlan:
     """Fix geometry and R for a surveyed reference.
 
     Args:
@@ -71,6 +78,7 @@ def plan_mark(key: ReleaseKey, survey: Survey, *, base: str | None = None, stren
         survey: the first pass over the reference.
         base: canonical digest (hex) of the declared public base, if any.
         strength: total alpha in row deviations; by default from the number of carriers.
+        owner: whose mark it is; without a name it is good for private answers and proves nothing to others.
 
     Raises:
         CapacityError: nothing can carry a mark, or too little for any proof.
@@ -100,7 +108,8 @@ def plan_mark(key: ReleaseKey, survey: Survey, *, base: str | None = None, stren
         for t in survey.tensors
         if t.reason is not None or t.carriers == 0
     )
-    geometry = Geometry(tuple(marked), excluded, recipient_share(first), base)
+    named = owner_digest(owner) if owner is not None else None
+    geometry = Geometry(tuple(marked), excluded, recipient_share(first), base, named)
     surveys = {t.digest.hex(): t for t in survey.tensors}
     tree = leaf_tree(key, [d for t in marked for d in surveys[t.digest].block_digests])
     root = commitment.bind_root(tree.root, geometry.digest())

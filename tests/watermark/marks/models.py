@@ -90,12 +90,14 @@ class MarkedModel:
         ]
 
 
-def mark_model(reference: Path, out: Path, recipients: tuple[str, ...] = (), strength: float = 0.03) -> MarkedModel:
+def mark_model(
+    reference: Path, out: Path, recipients: tuple[str, ...] = (), strength: float = 0.03, owner: str | None = None
+) -> MarkedModel:
     """Mark a folder with the test owner's secret."""
     with open_model(reference) as model:
         found = survey(model)
         key = ReleaseKey.of(SECRET, found.reference_digest)
-        plan = plan_mark(key, found, strength=strength)
+        plan = plan_mark(key, found, strength=strength, owner=owner)
         embedder = Embedder(plan, [key.copy_key(name) for name in recipients] or [None])
         copies = [out / str(number) for number in range(max(1, len(recipients)))]
         for copy in copies:
