@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,10 +53,11 @@ class Victim:
         with self._opened(suspect) as (reference, model, _):
             return self._test(reference, model)
 
-    def shown_in(self, suspect: State) -> Shown:
-        """The test on the aligned suspect."""
-        with self._opened(suspect) as (reference, model, folder):
-            found = align(reference, self._wanted(reference), model)
+    def shown_in(self, suspect: State, base: Path | None = None) -> Shown:
+        """The test on the aligned suspect; `base` is the declared one."""
+        with self._opened(suspect) as (reference, model, folder), ExitStack() as stack:
+            below = stack.enter_context(open_model(base)) if base is not None else None
+            found = align(reference, self._wanted(reference), model, below)
             if found is None:
                 return Shown(KeyedTest(DIFFERENCE, 0, 0, 0), None)
             with write_aligned(found, folder) as aligned:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from watermark.lineage.pairing import pair_tensors
 from watermark.lineage.symmetry.alignment import Alignment, Placement
 from watermark.lineage.symmetry.chain import align_chain
 from watermark.lineage.symmetry.faces import Weights, is_readable
@@ -22,6 +23,8 @@ from watermark.model.safetensors import TensorInfo
 
 Floats = NDArray[np.float32]
 
+#: A matrix whose sample agrees so far with the base's lies where it lay.
+_IN_PLACE = 0.8
 #: The second recipe is tried where the first covers less than half of the reference, or a few tensors of it.
 _HALF, _ENOUGH, _FEW = 0.5, 0.9, 6
 
@@ -40,7 +43,7 @@ def align(
     ours, theirs = Weights(reference), Weights(suspect)
     tensors = [tensor for tensor in wanted if is_readable(tensor)]
     readable = [tensor for tensor in suspect.weights.values() if is_readable(tensor)]
-    factors = align_factors(ours, tensors, theirs, readable, _differences(base, suspect))
+    factors = align_factors(ours, tensors, theirs, readable, _above(base, suspect))
     if factors:
         return Alignment(factors, _share(tensors, factors), what_was_undone(None, factors))
     stream = align_stream(ours, tensors, theirs, readable)
@@ -55,16 +58,27 @@ def align(
     return Alignment(placements, explained, what_was_undone(kind, placements))
 
 
-def _differences(base: Model | None, suspect: Model) -> Iterator[Floats]:
-    """Each matrix of the suspect less that of the base, whatever was reordered or turned; nothing without a base."""
+def _above(base: Model | None, suspect: Model) -> Iterator[tuple[Floats, Floats]]:
+    """Each matrix of the base, and the suspect's in its coordinates, (outputs, inputs); nothing without a base.
+
+    What lies in place is taken as it is: an alignment mixes heads where that explains more, and takes with it what was
+    added. Only the rest is aligned.
+    """
     if base is None:
         return
     matrices = [tensor for tensor in base.weights.values() if is_readable(tensor)]
-    aligned = align(base, matrices, suspect)
-    for tensor, values in aligned.tensors() if aligned is not None else ():
-        with np.errstate(over="ignore"):
-            below = base.values(tensor, 0, tensor.count).astype(np.float32).reshape(values.shape)
-        yield (values - below).reshape(len(values), -1)
+    in_place = {pair.reference.name: pair for pair in pair_tensors(base, matrices, suspect) if pair.cosine > _IN_PLACE}
+    for name, pair in in_place.items():
+        yield _matrix(base, base.weights[name]), _matrix(suspect, pair.suspect)
+    if len(in_place) < len(matrices):
+        aligned = align(base, matrices, suspect)
+        for tensor, values in aligned.tensors() if aligned is not None else ():
+            if tensor.name not in in_place:
+                yield _matrix(base, tensor), values.reshape(len(values), -1)
+
+
+def _matrix(model: Model, tensor: TensorInfo) -> Floats:
+    return Weights(model, cache_bytes=0).matrix(tensor, None)
 
 
 def _share(wanted: Sequence[TensorInfo], placements: Sequence[Placement], *, of_all: bool = False) -> float:

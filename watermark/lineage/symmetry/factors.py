@@ -76,7 +76,7 @@ def align_factors(
     wanted: Sequence[TensorInfo],
     suspect: Weights,
     theirs: Sequence[TensorInfo],
-    differences: Iterable[Floats],
+    above: Iterable[tuple[Floats, Floats]],
 ) -> tuple[Placement, ...]:
     """Bring the suspect's factors into the reference's coordinates; empty where the reference is no adapter.
 
@@ -85,8 +85,8 @@ def align_factors(
         wanted: its tensors.
         suspect: any model.
         theirs: its tensors.
-        differences: matrices of the suspect less those of the base, (outputs, inputs); read only where its own factors
-            do not settle it.
+        above: each matrix of the base and the suspect's aligned to it, (outputs, inputs); read only where the suspect's
+            own factors do not settle it.
     """
     pairs = factor_pairs(wanted)
     if not pairs:
@@ -94,7 +94,7 @@ def align_factors(
     found = _own_factors(reference, pairs, suspect, theirs)
     left = [pair for pair in pairs if not any(one.pair is pair for one in found)]
     if left:
-        found += _from_differences(reference, left, differences)
+        found += _merged(reference, left, above)
     return tuple(placement for one in found for placement in _placements(reference, one))
 
 
@@ -114,7 +114,17 @@ def _own_factors(
 
 
 def _both(up: Callable[[], Floats], down: Callable[[], Floats]) -> tuple[Floats, Floats]:
-    return up().T, down()
+    return without_idle(up().T, down())
+
+
+def without_idle(up: Floats, down: Floats) -> tuple[Floats, Floats]:
+    """The same product with no more inner dimensions than it needs: what is read and never written says nothing."""
+    frame, core = np.linalg.qr(up.astype(np.float64))
+    left, size, right = np.linalg.svd(core @ down.astype(np.float64), full_matrices=False)
+    rank = int(np.count_nonzero(size > _EMPTY * max(float(size[0]), 1e-30)))
+    if rank == len(down):
+        return up, down
+    return (frame @ left[:, :rank]).astype(np.float32), (size[:rank, None] * right[:rank]).astype(np.float32)
 
 
 def _nearest(
@@ -144,11 +154,12 @@ def _nearest(
     }
 
 
-def _from_differences(reference: Weights, pairs: Sequence[Factors], differences: Iterable[Floats]) -> list[_Found]:
+def _merged(reference: Weights, pairs: Sequence[Factors], above: Iterable[tuple[Floats, Floats]]) -> list[_Found]:
     """Pairs whose product was added to a matrix of the base; each difference is taken apart when it is read."""
     spaces = [(_orthonormal(_rows(reference, pair.up).T), _orthonormal(_rows(reference, pair.down))) for pair in pairs]
     taken: list[dict[int, tuple[float, Floats, Floats]]] = []
-    for difference in differences:
+    for base, merged in above:
+        difference = _difference(base, merged)
         energy = float(np.square(difference, dtype=np.float64).sum())
         row: dict[int, tuple[float, Floats, Floats]] = {}
         for number, (ups, downs) in enumerate(spaces):
@@ -156,7 +167,7 @@ def _from_differences(reference: Weights, pairs: Sequence[Factors], differences:
                 core = ups.astype(np.float32) @ difference @ downs.T.astype(np.float32)
                 share = float(np.square(core, dtype=np.float64).sum()) / energy
                 if share > _LIKE:
-                    row[number] = (share, *_taken_apart(difference, _rows(reference, pairs[number].down)))
+                    row[number] = (share, *_taken_apart(difference, base, _rows(reference, pairs[number].down)))
         if row:
             taken.append(row)
     if not taken:
@@ -174,9 +185,30 @@ def _given(up: Floats, down: Floats) -> tuple[Floats, Floats]:
     return up, down
 
 
-def _taken_apart(difference: Floats, down: Floats) -> tuple[Floats, Floats]:
-    """Factors (outputs, rank) and (rank, inputs) of a difference that is their product, seen from a like factor."""
-    up = difference @ _inverse(down).astype(np.float32)
+def _difference(base: Floats, merged: Floats) -> Floats:
+    """What was added to the base.
+
+    The alignment fits the suspect to the base, row by row and column by column, and so shrinks a sum by the part that
+    was added; the other way round, the slope of the sum over the base, nothing is shrunk.
+    """
+    for axis in (1, 0, 1):
+        squares = np.square(base).sum(axis=axis, keepdims=True)
+        slope = (merged * base).sum(axis=axis, keepdims=True) / np.maximum(squares, 1e-30)
+        merged = (merged / np.where(slope > 0, slope, np.float32(1))).astype(np.float32)
+    difference: Floats = merged - base
+    return difference
+
+
+def _taken_apart(difference: Floats, base: Floats, down: Floats) -> tuple[Floats, Floats]:
+    """Factors (outputs, rank) and (rank, inputs) of a difference that is their product, seen from a like factor.
+
+    A slope has an error of chance: what of the base is left in a row, beside the factor's space, is taken out first.
+    """
+    inverse = _inverse(down).astype(np.float32)
+    apart = base - (base @ inverse) @ down
+    left = (difference * apart).sum(axis=1) / np.maximum(np.square(apart).sum(axis=1), 1e-30)
+    difference = difference - left[:, None] * base
+    up = difference @ inverse
     return up, (_inverse(up).astype(np.float32) @ difference)
 
 
