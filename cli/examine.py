@@ -135,12 +135,14 @@ def examine(
         chips = ChipSource.of(release_key.block_secrets(), mark.stretched)
         tests, tried = _owner_tests(sources, carriers, chips, with_base=base is not None, progress=progress)
         shown_in = (sources, carriers)
+        views = [shown_in]
         aligned = None
         if reference.model is not None and not is_settled(tests):
             bases = _bases(reference, mark.geometry.marked, base)
             aligned = align_suspect(reference.model, reference.tensors, mark.geometry.marked, sources, bases, stack)
         if aligned is not None:
             has_base = base is not None
+            views.append((aligned.sources, list(aligned.carriers)))
             again, tried = _owner_tests(aligned.sources, aligned.carriers, chips, with_base=has_base, progress=None)
             if min(again, key=_log2_p).log2_p < min(map(_log2_p, tests), default=0.0):
                 shown_in = (aligned.sources, list(aligned.carriers))
@@ -173,7 +175,7 @@ def examine(
             matched=len(shown_in[1]),
             marked=len(mark.geometry.marked),
             similarity=similarity,
-            power_bits=_power(sources, carriers, is_based=mark.geometry.base is not None),
+            power_bits=max(_power(*seen, is_based=mark.geometry.base is not None) for seen in views),
             identical_bits=_identical_bits(suspect, suspect_digests, mark.geometry, copies, of_reference),
             identical_copies=identical,
             identical_to_reference=is_reference,
