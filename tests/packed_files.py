@@ -196,11 +196,11 @@ def nvfp4(weight: Floats) -> tuple[Parts, Floats]:
     }, (E2M1[codes] * spread).reshape(weight.shape)
 
 
-def packed_state(state: Mapping[str, torch.Tensor], pack: Packer) -> Parts:
-    """A model with its linear layers packed; embeddings, norms and the output matrix as they are."""
+def packed_state(state: Mapping[str, torch.Tensor], pack: Packer, layers: str = "_proj") -> Parts:
+    """A model with its linear layers packed, known by a part of their names; all else as it is."""
     packed: Parts = {}
     for name, values in state.items():
-        if values.dim() == 2 and "_proj" in name:
+        if values.dim() == 2 and layers in name:
             parts, _ = pack(values.float().numpy())
             packed |= {name.removesuffix(".weight") + suffix: part for suffix, part in parts.items()}
         else:
