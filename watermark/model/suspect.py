@@ -12,9 +12,10 @@ from typing import Final
 
 from watermark.model.directory import Limits, Model, open_container
 from watermark.model.packed.interface import Finder
+from watermark.model.packed.onnx_quantised import find_onnx_quantised
 from watermark.model.packed.unpack import unpack
 
-_FINDERS: Final[tuple[Finder, ...]] = ()
+_FINDERS: Final[tuple[Finder, ...]] = (find_onnx_quantised,)
 
 
 def open_suspect(path: Path, *, limits: Limits | None = None, link_root: Path | None = None) -> Model:

@@ -1,0 +1,416 @@
+"""Read an ONNX file: where every constant tensor of its graphs lies, and which operations say how codes are read.
+
+Reads by position and a little at a time: the readers of the onnx package hold the whole file, more than once, and end
+at 2 GB. A tensor is where its bytes lie, in this file or in a data file beside it; numbers that do not lie together
+(varints, sparse tensors) are named as unread. Knows nothing of what tensors mean, and opens nothing.
+
+Format: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto (IR version 14), docs/ExternalData.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from types import MappingProxyType
+from typing import Final
+
+from watermark.errors import LimitError, ModelFormatError, PathEscapeError
+from watermark.model.dtypes import DTYPES, DType
+from watermark.model.names import check_path
+from watermark.model.protobuf import BYTES, VARINT, Field, Read, Wire
+from watermark.model.safetensors import MAX_DIMENSIONS, TensorInfo
+from watermark.model.strict_json import MAX_INTEGER
+
+_NAMES: Final = {
+    1: "F32", 2: "U8", 3: "I8", 4: "U16", 5: "I16", 6: "I32", 7: "I64", 9: "BOOL", 10: "F16", 11: "F64", 12: "U32",
+    13: "U64", 14: "C64", 16: "BF16", 17: "F8_E4M3", 18: "F8_E4M3FNUZ", 19: "F8_E5M2", 20: "F8_E5M2FNUZ", 23: "F4",
+    24: "F8_E8M0", 27: "F6_E2M3", 28: "F6_E3M2",
+}  # fmt: skip
+# Integers of less than a byte: carried as they are, unpacked where the graph says what they stand for.
+U2, I2, U4, I4 = (DType(name, int(name[1]), False, False) for name in ("U2", "I2", "U4", "I4"))
+ONNX_TYPES: Final[Mapping[int, DType]] = MappingProxyType(
+    {
+        **{number: DTYPES[name] for number, name in _NAMES.items()},
+        21: U4,
+        22: I4,
+        25: U2,
+        26: I2,
+    }
+)
+"""Types of tensors by their number in the file; text and 128-bit numbers have none here."""
+
+KEPT_OPERATIONS: Final = frozenset(
+    {
+        "DequantizeLinear", "QLinearMatMul", "QLinearConv", "QGemm", "MatMulInteger", "ConvInteger",
+        "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits", "GatherBlockQuantized", "QAttention",
+        "QEmbedLayerNormalization", "Gather", "Identity", "Cast", "Mul",
+    }
+)  # fmt: skip
+"""Operations by which it can be told what codes stand for."""
+_SETTINGS: Final = frozenset({"axis", "block_size", "bits", "K", "N", "transB", "gather_axis", "quantize_axis"})
+
+#: Tensors, and kept operations: a large mixture of experts has a tenth of it.
+MAX_ENTRIES: Final = 250_000
+_MAX_DEPTH: Final = 16
+_MAX_NAME_BYTES: Final = 4_096
+#: Tensors of fewer numbers that are not read go without saying: they are shapes and axes.
+_UNREAD_FROM: Final = 1_024
+_SIGN: Final = 1 << 63
+
+# Numbers of fields, by message.
+_MODEL_IR, _MODEL_PRODUCER, _MODEL_GRAPH, _MODEL_FUNCTION = 1, 2, 7, 25
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
+_FUNCTION_NODE = 7
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATION, _NODE_ATTRIBUTE = 1, 2, 4, 5
+_ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_FLOATS = 1, 3, 7
+_ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
+_SPARSE_VALUES = 1
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 2, 8, 9, 13, 14
+#: Where numbers of these types may lie besides `raw_data`, little-endian and together if they are packed.
+_TENSOR_LISTS: Final = {"F32": 4, "C64": 4, "F64": 10}
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_IN_DATA_FILE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxNode:
+    """One kept operation: a constant among its inputs is under the name of its tensor, whatever graph it is in."""
+
+    operation: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    settings: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxHeader:
+    """What an ONNX file holds: its tensors, those in data files among them; kept nodes; names of what is not read."""
+
+    tensors: tuple[TensorInfo, ...]
+    nodes: tuple[OnnxNode, ...]
+    unread: tuple[str, ...]
+    metadata: dict[str, str]
+
+
+def read_onnx_header(read: Read, file_size: int, shard: str, *, prefix: str = "") -> OnnxHeader:
+    """Read where the tensors of an ONNX file lie.
+
+    Args:
+        read: gives bytes of the file by position, exactly as many as are asked for.
+        file_size: in bytes.
+        shard: the path of the file, for errors and for the tensors; tensors in data files have those files' paths.
+        prefix: comes before every name, where several files are one model.
+
+    Raises:
+        ModelFormatError: the file is not ONNX, or a tensor is not where and what it says.
+        PathEscapeError: a data file is not one within the folder of the file.
+        LimitError: too many fields, or too much text.
+    """
+    walk = _Walk(Wire(read, file_size, f"{shard!a}"), shard, prefix)
+    walk.model()
+    return walk.header()
+
+
+def check_data_files(tensors: Iterable[TensorInfo], sizes: Mapping[str, int]) -> None:
+    """Demand that tensors lie within the files that they are said to be in.
+
+    Raises:
+        ModelFormatError: one does not.
+    """
+    for tensor in tensors:
+        if tensor.begin + tensor.nbytes > sizes[tensor.shard]:
+            raise ModelFormatError(
+                f"{tensor.shard!a} ends at byte {sizes[tensor.shard]}, before its tensor {tensor.name[:200]!a} does",
+                hint="the file was cut, or belongs to another model: fetch it again",
+            )
+
+
+@dataclass
+class _Tensor:
+    """One TensorProto as it is collected field by field."""
+
+    name: str = ""
+    type: int = 0
+    shape: list[int] = field(default_factory=list)
+    raw: Field | None = None
+    lists: list[Field] = field(default_factory=list)
+    external: dict[str, str] = field(default_factory=dict)
+    is_external: bool = False
+
+
+@dataclass
+class _Node:
+    """One NodeProto, its texts read."""
+
+    operation: str = ""
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    attributes: list[Field] = field(default_factory=list)
+
+
+class _Walk:
+    """Goes through the messages of one file once and keeps what it finds."""
+
+    def __init__(self, wire: Wire, shard: str, prefix: str) -> None:
+        self._wire, self._shard, self._prefix = wire, shard, prefix
+        self._tensors: dict[str, TensorInfo] = {}
+        self._constants: dict[tuple[int, str], str] = {}
+        self._nodes: list[tuple[int, _Node, dict[str, int]]] = []
+        self._unread: list[str] = []
+        self._outer: list[int] = []
+        self._metadata: dict[str, str] = {}
+
+    def model(self) -> None:
+        """A ModelProto: the whole file."""
+        graphs: list[Field] = []
+        for found in self._wire.fields(0, self._wire.file_size):
+            if found.number == _MODEL_IR:
+                self._metadata["ir_version"] = str(self._number(found))
+            elif found.number == _MODEL_PRODUCER:
+                self._metadata["producer_name"] = self._text(found)
+            elif found.number == _MODEL_GRAPH:
+                graphs.append(self._message(found))
+                self._graph(found, -1, 0)
+            elif found.number == _MODEL_FUNCTION:
+                self._function(self._message(found))
+        if len(graphs) != 1:
+            raise self._wire.broken(f"holds {len(graphs) or 'no'} graphs: it is not an ONNX model")
+
+    def header(self) -> OnnxHeader:
+        """What was found, once the whole file was walked: constants known by name to nodes before and after them."""
+        self._join_same_places()
+        nodes = tuple(
+            OnnxNode(
+                node.operation,
+                tuple(self._resolve(scope, name) for name in node.inputs),
+                tuple(f"{scope}/{name}" for name in node.outputs),
+                settings,
+            )
+            for scope, node, settings in self._nodes
+        )
+        return OnnxHeader(tuple(self._tensors.values()), nodes, tuple(self._unread), self._metadata)
+
+    def _graph(self, graph: Field, outer: int, depth: int) -> None:
+        scope = self._scope(outer)
+        for found in self._wire.fields(graph.begin, graph.end):
+            if found.number == _GRAPH_NODE:
+                self._node(self._message(found), scope, depth)
+            elif found.number == _GRAPH_INITIALIZER:
+                self._keep(self._tensor(self._message(found)), scope, found)
+            elif found.number == _GRAPH_SPARSE:
+                self._sparse(self._message(found))
+
+    def _function(self, function: Field) -> None:
+        scope = self._scope(-1)
+        for found in self._wire.fields(function.begin, function.end):
+            if found.number == _FUNCTION_NODE:
+                self._node(self._message(found), scope, 0)
+
+    def _scope(self, outer: int) -> int:
+        self._outer.append(outer)
+        return len(self._outer) - 1
+
+    def _node(self, message: Field, scope: int, depth: int) -> None:
+        node = _Node()
+        for found in self._wire.fields(message.begin, message.end):
+            if found.number == _NODE_INPUT:
+                node.inputs.append(self._text(found))
+            elif found.number == _NODE_OUTPUT:
+                node.outputs.append(self._text(found))
+            elif found.number == _NODE_OPERATION:
+                node.operation = self._text(found)
+            elif found.number == _NODE_ATTRIBUTE:
+                node.attributes.append(self._message(found))
+        settings: dict[str, int] = {}
+        for attribute in node.attributes:
+            self._attribute(attribute, node, settings, scope, depth)
+        if node.operation in KEPT_OPERATIONS:
+            self._nodes.append((scope, node, settings))
+            self._demand_few(len(self._nodes), "operations on codes")
+
+    def _attribute(self, message: Field, node: _Node, settings: dict[str, int], scope: int, depth: int) -> None:
+        name, integer, floats = "", 0, 0
+        for found in self._wire.fields(message.begin, message.end):
+            if found.number == _ATTRIBUTE_NAME:
+                name = self._text(found)
+            elif found.number == _ATTRIBUTE_INTEGER:
+                integer = self._number(found)
+            elif found.number == _ATTRIBUTE_FLOATS:
+                floats += (found.end - found.begin) // 4
+            elif found.number in _ATTRIBUTE_TENSORS:
+                tensor = self._tensor(self._message(found))
+                # A constant is known by what its node puts out; the tensor itself mostly has no name.
+                is_constant = node.operation == "Constant" and bool(node.outputs)
+                self._keep(replace(tensor, name=node.outputs[0]) if is_constant else tensor, scope, found)
+            elif found.number in _ATTRIBUTE_GRAPHS:
+                if depth == _MAX_DEPTH:
+                    raise self._wire.broken(f"has graphs more than {_MAX_DEPTH} deep in one another")
+                self._graph(self._message(found), scope, depth + 1)
+            elif found.number in _ATTRIBUTE_SPARSE:
+                self._sparse(self._message(found))
+        if name in _SETTINGS:
+            settings[name] = integer - (integer >= _SIGN) * 2 * _SIGN
+        if floats >= _UNREAD_FROM:
+            self._unread.append(f"{self._prefix}{(node.outputs or [name])[0]}")
+
+    def _sparse(self, message: Field) -> None:
+        for found in self._wire.fields(message.begin, message.end):
+            if found.number == _SPARSE_VALUES:
+                tensor = self._tensor(self._message(found))
+                self._leave(tensor.name, prod(tensor.shape))
+
+    def _tensor(self, message: Field) -> _Tensor:
+        tensor = _Tensor()
+        for found in self._wire.fields(message.begin, message.end):
+            if found.number == _TENSOR_DIMS:
+                self._add_dimensions(tensor.shape, found)
+            elif found.number == _TENSOR_TYPE:
+                tensor.type = self._number(found)
+            elif found.number == _TENSOR_NAME:
+                tensor.name = self._text(found)
+            elif found.number == _TENSOR_RAW:
+                tensor.raw = self._message(found)
+            elif found.number in _TENSOR_LISTS.values():
+                tensor.lists.append(found)
+            elif found.number == _TENSOR_EXTERNAL:
+                tensor.external.update([self._entry(self._message(found))])
+            elif found.number == _TENSOR_LOCATION:
+                tensor.is_external = self._number(found) == _IN_DATA_FILE
+        return tensor
+
+    def _entry(self, message: Field) -> tuple[str, str]:
+        key = value = ""
+        for found in self._wire.fields(message.begin, message.end):
+            if found.number == _ENTRY_KEY:
+                key = self._text(found)
+            elif found.number == _ENTRY_VALUE:
+                value = self._text(found)
+        return key, value
+
+    def _add_dimensions(self, shape: list[int], found: Field) -> None:
+        place = found.begin
+        sizes = [found.value] if found.kind == VARINT else []
+        while found.kind == BYTES and place < found.end and len(shape) + len(sizes) <= MAX_DIMENSIONS:
+            size, place = self._wire.varint(place, found.end)
+            sizes.append(size)
+        if found.kind not in (VARINT, BYTES) or any(size >= _SIGN for size in sizes):
+            raise self._wire.broken(f"has a tensor whose dimensions are no numbers, at byte {found.begin}")
+        shape += sizes
+        if len(shape) > MAX_DIMENSIONS:
+            raise self._wire.broken(f"has a tensor of more than {MAX_DIMENSIONS} dimensions, at byte {found.begin}")
+
+    def _keep(self, tensor: _Tensor, scope: int, at: Field) -> None:
+        """Keep a tensor under a name of its own, if its numbers can be read where they lie."""
+        what = f"has the tensor {tensor.name[:200]!a}"
+        kind = ONNX_TYPES.get(tensor.type)
+        if prod(max(size, 1) for size in tensor.shape) * (kind.bits if kind else 8) > MAX_INTEGER:
+            raise self._wire.broken(f"{what} of the shape {tensor.shape}, too large for any file")
+        count = prod(tensor.shape)
+        if kind is None:
+            return
+        nbytes = kind.byte_range(0, count)[1]
+        place = self._place_of(tensor, kind, nbytes, what)
+        if place is None:
+            self._leave(tensor.name, count)
+            return
+        name = self._prefix + (tensor.name or f"tensor at byte {at.begin}")
+        while name in self._tensors:
+            # Graphs within graphs, and files that are wrong, use a name again.
+            name = f"{name} at byte {at.begin}"
+        self._tensors[name] = TensorInfo(name, kind, tuple(tensor.shape), *place, nbytes)
+        self._constants.setdefault((scope, tensor.name), name)
+        self._demand_few(len(self._tensors), "tensors")
+
+    def _place_of(self, tensor: _Tensor, kind: DType, nbytes: int, what: str) -> tuple[str, int] | None:
+        """File and first byte of a tensor's numbers; None where they do not lie together."""
+        if tensor.is_external:
+            return self._external_place(tensor, nbytes, what)
+        lists = [found for found in tensor.lists if found.number == _TENSOR_LISTS.get(kind.name)]
+        held = tensor.raw
+        if held is None and len(lists) == 1:
+            # A list of one number may stand without a length before it.
+            held = lists[0]
+        if held is None:
+            return (self._shard, 0) if nbytes == 0 else None
+        if held.end - held.begin != nbytes:
+            raise self._wire.broken(
+                f"{what} of the shape {tensor.shape} in {held.end - held.begin} bytes, not {nbytes}"
+            )
+        return self._shard, held.begin
+
+    def _external_place(self, tensor: _Tensor, nbytes: int, what: str) -> tuple[str, int]:
+        location = tensor.external.get("location", "")
+        folder = self._shard.rpartition("/")[0]
+        try:
+            inside = check_path(location.removeprefix("./"))
+            path = check_path(f"{folder}/{inside}" if folder else inside)
+        except PathEscapeError as error:
+            raise PathEscapeError(
+                f"{self._wire.what} keeps a tensor in a file that is not beside it: {error}"
+            ) from error
+        begin, length = (self._stated(tensor, key, what) for key in ("offset", "length"))
+        if path == self._shard:
+            raise self._wire.broken(f"{what} in a data file that is the file itself")
+        if "length" in tensor.external and length != nbytes:
+            raise self._wire.broken(f"{what} of the shape {tensor.shape} in {length} bytes of {path!a}, not {nbytes}")
+        return path, begin
+
+    def _stated(self, tensor: _Tensor, key: str, what: str) -> int:
+        stated = tensor.external.get(key, "0")
+        if not (stated.isascii() and stated.isdecimal() and len(stated) < 20):
+            raise self._wire.broken(f"{what} with the {key} {stated[:40]!a} in its data file")
+        return int(stated)
+
+    def _demand_few(self, count: int, what: str) -> None:
+        if count > MAX_ENTRIES:
+            raise LimitError(f"{self._wire.what} has more than {MAX_ENTRIES} {what}")
+
+    def _leave(self, name: str, count: int) -> None:
+        if count >= _UNREAD_FROM:
+            self._unread.append(f"{self._prefix}{name}")
+
+    def _join_same_places(self) -> None:
+        """Tensors in the very same bytes of a data file are one; elsewhere no number is read twice."""
+        names: dict[str, str] = {}
+        last: TensorInfo | None = None
+        for tensor in sorted(self._tensors.values(), key=_place):
+            if not tensor.nbytes or tensor.shard == self._shard:
+                continue
+            if last is not None and tensor.shard == last.shard and tensor.begin < last.begin + last.nbytes:
+                if (tensor.begin, tensor.nbytes) != (last.begin, last.nbytes):
+                    raise self._wire.broken(f"has the tensor {tensor.name[:200]!a} on top of another")
+                names[tensor.name] = last.name
+            else:
+                last = tensor
+        for name in names:
+            del self._tensors[name]
+        self._constants = {key: names.get(name, name) for key, name in self._constants.items()}
+
+    def _resolve(self, scope: int, name: str) -> str:
+        """The tensor that a value is in the graph `scope` or those around it; else its own name and graph."""
+        around = scope
+        while name and around >= 0:
+            found = self._constants.get((around, name))
+            if found is not None:
+                return found
+            around = self._outer[around]
+        return f"{scope}/{name}" if name else ""
+
+    def _text(self, found: Field) -> str:
+        return self._wire.text(self._message(found), _MAX_NAME_BYTES, "a name")
+
+    def _message(self, found: Field) -> Field:
+        return self._of_kind(found, BYTES)
+
+    def _number(self, found: Field) -> int:
+        return self._of_kind(found, VARINT).value
+
+    def _of_kind(self, found: Field, kind: int) -> Field:
+        if found.kind != kind:
+            raise self._wire.broken(f"has a field of the wrong kind at byte {found.begin}: it is not an ONNX model")
+        return found
+
+
+def _place(tensor: TensorInfo) -> tuple[str, int, int]:
+    return tensor.shard, tensor.begin, tensor.nbytes
