@@ -25,7 +25,9 @@ from watermark.model.dtypes import Values, decode
 from watermark.model.ggml import decode_blocks
 from watermark.model.gguffile import read_gguf_header
 from watermark.model.index import INDEX_SUFFIX, TORCH_INDEX_SUFFIX, ShardIndex, parse_index
-from watermark.model.onnxfile import OnnxHeader, OnnxNode, check_data_files, read_onnx_header
+from watermark.model.nameless import nameless_file, write_at
+from watermark.model.onnx_lists import ListedTensor, listed_bytes
+from watermark.model.onnxfile import OnnxHeader, OnnxNode, check_data_files, listed_shard, read_onnx_header
 from watermark.model.safetensors import LENGTH_BYTES, TensorInfo, header_length, parse_header
 from watermark.model.selection import (
     EVERY_CONTAINER,
@@ -231,11 +233,14 @@ class Model:
         return _Shard(descriptor, identity, end, metadata, tensors)
 
     def _open_data_files(self, stack: ExitStack) -> None:
-        """Open the files beside ONNX models that hold their tensors, each once, as shards without tensors listed."""
+        """Open what else holds tensors of ONNX models, as shards that list none: files beside them, each once."""
         tensors = list(chain.from_iterable(shard.tensors for shard in self._shards.values()))
         models = {path: model for model, shard in self._shards.items() for path in {t.shard for t in shard.tensors}}
+        for model, shard in list(self._shards.items()):
+            if shard.graph is not None and shard.graph.listed:
+                self._shards[listed_shard(model)] = _write_lists(shard, shard.graph.listed, model, stack)
         for path, model in models.items():
-            if path == model:
+            if path in (model, listed_shard(model)):
                 continue
             if path in self._shards:
                 raise ModelFormatError(f"{model!a} keeps tensors in {path!a}, which is no data file but a model")
@@ -312,6 +317,17 @@ def open_container(
         model.is_single_file = name is not None
         stack.pop_all()
     return model
+
+
+def _write_lists(shard: _Shard, listed: Iterable[ListedTensor], path: str, stack: ExitStack) -> _Shard:
+    """Write tensors that are lists of numbers in their file to where they can be read by position."""
+    descriptor = nameless_file()
+    stack.callback(os.close, descriptor)
+    for one in listed:
+        place = one.tensor.begin
+        for data in listed_bytes(one, lambda at, to: _read_at(shard.descriptor, at, to - at, path), f"{path!a}"):
+            place += write_at(descriptor, data, place)
+    return _Shard(descriptor, Identity.of(os.fstat(descriptor)), 0, {}, ())
 
 
 def _unique(shards: dict[str, _Shard]) -> dict[str, TensorInfo]:

@@ -1,8 +1,8 @@
 """Read an ONNX file: where every constant tensor of its graphs lies, and which operations say how codes are read.
 
 Reads by position and a little at a time: the readers of the onnx package hold the whole file, more than once, and end
-at 2 GB. A tensor is where its bytes lie, in this file or in a data file beside it; numbers that do not lie together
-(varints, sparse tensors) are named as unread. Knows nothing of what tensors mean, and opens nothing.
+at 2 GB. A tensor is where its bytes lie, in this file or in a data file beside it; sparse tensors are named as unread.
+Knows nothing of what tensors mean, and opens nothing.
 
 Format: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto (IR version 14), docs/ExternalData.md.
 """
@@ -18,6 +18,7 @@ from typing import Final
 from watermark.errors import LimitError, ModelFormatError, PathEscapeError
 from watermark.model.dtypes import DTYPES, DType
 from watermark.model.names import check_path
+from watermark.model.onnx_lists import ListedTensor
 from watermark.model.protobuf import BYTES, VARINT, Field, Read, Wire
 from watermark.model.safetensors import MAX_DIMENSIONS, TensorInfo
 from watermark.model.strict_json import MAX_INTEGER
@@ -67,8 +68,15 @@ _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_FLOATS = 1, 3, 7
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
 _SPARSE_VALUES = 1
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 2, 8, 9, 13, 14
-#: Where numbers of these types may lie besides `raw_data`, little-endian and together if they are packed.
-_TENSOR_LISTS: Final = {"F32": 4, "C64": 4, "F64": 10}
+#: Where numbers may lie besides `raw_data`: as they are, or each as one of variable length. 6-bit floats are left out.
+_TENSOR_FLOATS, _TENSOR_INT32, _TENSOR_INT64, _TENSOR_DOUBLES, _TENSOR_UINT64 = 4, 5, 7, 10, 11
+_TENSOR_LISTS: Final = {
+    "F32": _TENSOR_FLOATS, "C64": _TENSOR_FLOATS, "F64": _TENSOR_DOUBLES, "I64": _TENSOR_INT64,
+    "U32": _TENSOR_UINT64, "U64": _TENSOR_UINT64, "F6_E2M3": 0, "F6_E3M2": 0,
+}  # fmt: skip
+_TENSOR_ANY_LIST: Final = frozenset({_TENSOR_FLOATS, _TENSOR_INT32, _TENSOR_INT64, _TENSOR_DOUBLES, _TENSOR_UINT64})
+#: Protobuf packs such lists; a file that does not holds one field a number.
+_MAX_PIECES: Final = 1_024
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _IN_DATA_FILE = 1
 
@@ -85,9 +93,18 @@ class OnnxNode:
 
 @dataclass(frozen=True, slots=True)
 class OnnxHeader:
-    """What an ONNX file holds: its tensors, those in data files among them; kept nodes; names of what is not read."""
+    """What an ONNX file holds.
+
+    Attributes:
+        tensors: those whose bytes lie together, in this file or a data file, and those in `listed`.
+        listed: how to come by tensors that are lists of numbers in the file.
+        nodes: the kept operations.
+        unread: names of large tensors that are not read.
+        metadata: who wrote it, and the version of the format.
+    """
 
     tensors: tuple[TensorInfo, ...]
+    listed: tuple[ListedTensor, ...]
     nodes: tuple[OnnxNode, ...]
     unread: tuple[str, ...]
     metadata: dict[str, str]
@@ -110,6 +127,11 @@ def read_onnx_header(read: Read, file_size: int, shard: str, *, prefix: str = ""
     walk = _Walk(Wire(read, file_size, f"{shard!a}"), shard, prefix)
     walk.model()
     return walk.header()
+
+
+def listed_shard(shard: str) -> str:
+    """What the file without a name is called that holds the listed tensors of an ONNX file."""
+    return f"{shard} (lists)"
 
 
 def check_data_files(tensors: Iterable[TensorInfo], sizes: Mapping[str, int]) -> None:
@@ -156,6 +178,8 @@ class _Walk:
         self._wire, self._shard, self._prefix = wire, shard, prefix
         self._tensors: dict[str, TensorInfo] = {}
         self._constants: dict[tuple[int, str], str] = {}
+        self._listed: dict[str, ListedTensor] = {}
+        self._listed_bytes = 0
         self._nodes: list[tuple[int, _Node, dict[str, int]]] = []
         self._unread: list[str] = []
         self._outer: list[int] = []
@@ -189,7 +213,8 @@ class _Walk:
             )
             for scope, node, settings in self._nodes
         )
-        return OnnxHeader(tuple(self._tensors.values()), nodes, tuple(self._unread), self._metadata)
+        listed = tuple(self._listed.values())
+        return OnnxHeader(tuple(self._tensors.values()), listed, nodes, tuple(self._unread), self._metadata)
 
     def _graph(self, graph: Field, outer: int, depth: int) -> None:
         scope = self._scope(outer)
@@ -271,7 +296,7 @@ class _Walk:
                 tensor.name = self._text(found)
             elif found.number == _TENSOR_RAW:
                 tensor.raw = self._message(found)
-            elif found.number in _TENSOR_LISTS.values():
+            elif found.number in _TENSOR_ANY_LIST:
                 tensor.lists.append(found)
             elif found.number == _TENSOR_EXTERNAL:
                 tensor.external.update([self._entry(self._message(found))])
@@ -310,34 +335,31 @@ class _Walk:
         if kind is None:
             return
         nbytes = kind.byte_range(0, count)[1]
-        place = self._place_of(tensor, kind, nbytes, what)
-        if place is None:
-            self._leave(tensor.name, count)
-            return
         name = self._prefix + (tensor.name or f"tensor at byte {at.begin}")
         while name in self._tensors:
             # Graphs within graphs, and files that are wrong, use a name again.
             name = f"{name} at byte {at.begin}"
-        self._tensors[name] = TensorInfo(name, kind, tuple(tensor.shape), *place, nbytes)
+        shape = tuple(tensor.shape)
+        lists = [found for found in tensor.lists if found.number == _TENSOR_LISTS.get(kind.name, _TENSOR_INT32)]
+        if tensor.is_external:
+            info = TensorInfo(name, kind, shape, *self._external_place(tensor, nbytes, what), nbytes)
+        elif tensor.raw is not None or nbytes == 0:
+            begin, end = (tensor.raw.begin, tensor.raw.end) if tensor.raw is not None else (0, 0)
+            if end - begin != nbytes:
+                raise self._wire.broken(f"{what} of the shape {tensor.shape} in {end - begin} bytes, not {nbytes}")
+            info = TensorInfo(name, kind, shape, self._shard, begin, nbytes)
+        elif lists and len(lists) <= _MAX_PIECES:
+            info = TensorInfo(name, kind, shape, listed_shard(self._shard), self._listed_bytes, nbytes)
+            is_plain = lists[0].number in (_TENSOR_FLOATS, _TENSOR_DOUBLES)
+            pieces = tuple((found.begin, found.end) for found in lists)
+            self._listed[name] = ListedTensor(info, pieces, 0 if is_plain else max(1, kind.bits // 8))
+            self._listed_bytes += nbytes
+        else:
+            self._leave(tensor.name, count)
+            return
+        self._tensors[name] = info
         self._constants.setdefault((scope, tensor.name), name)
         self._demand_few(len(self._tensors), "tensors")
-
-    def _place_of(self, tensor: _Tensor, kind: DType, nbytes: int, what: str) -> tuple[str, int] | None:
-        """File and first byte of a tensor's numbers; None where they do not lie together."""
-        if tensor.is_external:
-            return self._external_place(tensor, nbytes, what)
-        lists = [found for found in tensor.lists if found.number == _TENSOR_LISTS.get(kind.name)]
-        held = tensor.raw
-        if held is None and len(lists) == 1:
-            # A list of one number may stand without a length before it.
-            held = lists[0]
-        if held is None:
-            return (self._shard, 0) if nbytes == 0 else None
-        if held.end - held.begin != nbytes:
-            raise self._wire.broken(
-                f"{what} of the shape {tensor.shape} in {held.end - held.begin} bytes, not {nbytes}"
-            )
-        return self._shard, held.begin
 
     def _external_place(self, tensor: _Tensor, nbytes: int, what: str) -> tuple[str, int]:
         location = tensor.external.get("location", "")

@@ -27,15 +27,15 @@ from watermark.model.safetensors import TensorInfo
 #: Where codes, scale and zero point stand among the inputs, and along which axis a list of scales goes.
 _PLACES: Final[Mapping[str, tuple[tuple[int, int, int, int], ...]]] = {
     "QLinearMatMul": ((3, 4, 5, -1), (0, 1, 2, -2)),
-    "QLinearConv": ((3, 4, 5, 0),),
-    "QGemm": ((3, 4, 5, -1),),
-    "MatMulIntegerToFloat": ((1, 3, 5, -1),),
+    "QLinearConv": ((3, 4, 5, 0), (0, 1, 2, 0)),
+    "QGemm": ((3, 4, 5, -1), (0, 1, 2, -2)),
+    "MatMulIntegerToFloat": ((1, 3, 5, -1), (0, 2, 4, -2)),
     "DynamicQuantizeMatMul": ((1, 2, 3, -1),),
     "QAttention": ((1, 4, 7, -1),),
     "QEmbedLayerNormalization": ((2, 8, 13, 0), (3, 9, 14, 0), (4, 10, 15, 0)),
 }
-#: Operations whose scale comes in a later multiplication: zero point, and the axis of a list of scales.
-_SCALED_LATER: Final = {"MatMulInteger": (3, -1), "ConvInteger": (3, 0)}
+#: Operations whose scales come in a later multiplication by the product of both: the axis of a list of scales.
+_SCALED_LATER: Final = {"MatMulInteger": -1, "ConvInteger": 0}
 _LOOKED_THROUGH: Final = frozenset({"Gather", "Identity"})
 _MAX_STEPS: Final = 8
 
@@ -94,25 +94,23 @@ class _Graph:
         elif node.operation == "DequantizeLinear":
             yield from self._dequantised(node)
         elif node.operation in _SCALED_LATER:
-            zero, axis = _SCALED_LATER[node.operation]
-            yield from self._packed(self._tensor(node, 1), self._later_scale(node), self._tensor(node, zero), axis)
+            scales = self._later_scales(node)
+            if scales:
+                yield from self._packed(node, 1, scales[-1], self._tensor(node, 3), _SCALED_LATER[node.operation])
+            if len(scales) > 1:
+                yield from self._packed(node, 0, scales[0], self._tensor(node, 2), -2)
         for codes, scale, zero, axis in _PLACES.get(node.operation, ()):
-            if node.operation == "QGemm" and node.settings.get("transB"):
+            if codes == 3 and node.operation == "QGemm" and node.settings.get("transB"):
                 axis = 0
-            yield from self._packed(
-                self._tensor(node, codes), self._tensor(node, scale), self._tensor(node, zero), axis
-            )
+            yield from self._packed(node, codes, self._tensor(node, scale), self._tensor(node, zero), axis)
 
     def _dequantised(self, node: OnnxNode) -> Iterator[PackedWeight]:
-        codes, scale = self._tensor(node, 0), self._tensor(node, 1)
+        codes, scale, zero = (self._tensor(node, at) for at in (0, 1, 2))
         axis, run = node.settings.get("axis", 1), node.settings.get("block_size", 0)
-        if codes is None and node.inputs and scale is not None and scale.count == 1:
-            # A table of rows is quantised as a whole, and what was looked up is turned into numbers.
-            codes = self._model.tensors.get(self._source(node.inputs[0]))
-        if run > 0 and codes is not None and scale is not None:
-            yield from self._blocked(codes, scale, self._tensor(node, 2), axis, run, 0)
-        else:
-            yield from self._packed(codes, scale, self._tensor(node, 2), axis)
+        if run <= 0:
+            yield from self._packed(node, 0, scale, zero, axis)
+        elif codes is not None and scale is not None:
+            yield from self._blocked(codes, scale, zero, axis, run, 0)
 
     def _bits_matrix(self, node: OnnxNode) -> Iterator[PackedWeight]:
         """MatMulNBits: (outputs, runs, bytes of a run), rows of the weight padded to whole runs."""
@@ -173,10 +171,16 @@ class _Graph:
             yield from self._built(_Codes(codes, scale, zero, axis, run, middle), codes.name, codes.shape)
 
     def _packed(
-        self, codes: TensorInfo | None, scale: TensorInfo | None, zero: TensorInfo | None, axis: int
+        self, node: OnnxNode, at: int, scale: TensorInfo | None, zero: TensorInfo | None, axis: int
     ) -> Iterator[PackedWeight]:
         """Codes with one scale, or with a list of them along an axis."""
-        if codes is None or scale is None or not codes.shape:
+        codes = self._tensor(node, at)
+        if scale is None:
+            return
+        if codes is None and scale.count == 1 and at < len(node.inputs):
+            # A table is quantised as a whole, and what was looked up in it goes on as codes.
+            codes = self._model.tensors.get(self._source(node.inputs[at]))
+        if codes is None or not codes.shape:
             return
         if scale.count == 1 and (zero is None or zero.count == 1):
             axis = 0
@@ -200,26 +204,23 @@ class _Graph:
         step = packed.run if packed.axis == 0 else 1
         yield PackedWeight(name, shape, tuple(part.name for part in parts), rows, step)
 
-    def _later_scale(self, node: OnnxNode) -> TensorInfo | None:
-        """The scale of the codes of a product of integers: a constant in the product of scales that it meets."""
+    def _later_scales(self, node: OnnxNode) -> list[TensorInfo]:
+        """The constants in the product of scales that a product of integers meets; the last is of the second factor."""
         output = next(iter(node.outputs), "")
         for _ in range(_MAX_STEPS):
             readers = self._readers.get(output, [])
-            if len(readers) != 1 or len(readers[0].outputs) != 1:
-                return None
+            if len(readers) != 1 or not readers[0].outputs:
+                break
             reader = readers[0]
             if reader.operation == "Mul":
                 other = next((name for name in reader.inputs if name != output), "")
-                return self._constant_factor(other)
+                maker = self._makers.get(other)
+                inputs = maker.inputs if maker is not None and maker.operation == "Mul" else ()
+                return [self._model.tensors[one] for one in (other, *inputs) if one in self._model.tensors]
             if reader.operation not in ("Cast", "Identity"):
-                return None
+                break
             output = reader.outputs[0]
-        return None
-
-    def _constant_factor(self, name: str) -> TensorInfo | None:
-        maker = self._makers.get(name)
-        inputs = maker.inputs if maker is not None and maker.operation == "Mul" else ()
-        return next((self._model.tensors[one] for one in (name, *inputs) if one in self._model.tensors), None)
+        return []
 
     def _source(self, name: str) -> str:
         for _ in range(_MAX_STEPS):
@@ -286,5 +287,8 @@ def _read(model: Model, tensor: TensorInfo, start: int, stop: int) -> Values:
     codes = codes[start - first * per_byte : stop - first * per_byte]
     if kind.name == "F4":
         return _E2M1[codes]
-    half = 1 << (kind.bits - 1)
-    return (codes.astype(np.int8) ^ np.int8(half)) - np.int8(half) if _SMALL[kind.name] else codes
+    if not _SMALL[kind.name]:
+        return codes
+    half = np.int8(1 << (kind.bits - 1))
+    signed: Values = np.subtract(codes.astype(np.int8) ^ half, half)
+    return signed
