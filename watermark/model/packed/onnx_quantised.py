@@ -283,12 +283,13 @@ def _read(model: Model, tensor: TensorInfo, start: int, stop: int) -> Values:
     raw = np.frombuffer(model.read(tensor, first, last), np.uint8)
     per_byte = 8 // kind.bits
     places = np.arange(per_byte, dtype=np.uint8) * np.uint8(kind.bits)
-    codes = ((raw[:, None] >> places) & np.uint8((1 << kind.bits) - 1)).reshape(-1)
+    codes: Values = ((raw[:, None] >> places) & np.uint8((1 << kind.bits) - 1)).reshape(-1)
     codes = codes[start - first * per_byte : stop - first * per_byte]
     if kind.name == "F4":
         return _E2M1[codes]
     if not _SMALL[kind.name]:
         return codes
     half = np.int8(1 << (kind.bits - 1))
-    signed: Values = np.subtract(codes.astype(np.int8) ^ half, half)
-    return signed
+    codes = codes.astype(np.int8) ^ half
+    codes -= half
+    return codes
