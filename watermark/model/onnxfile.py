@@ -368,9 +368,7 @@ class _Walk:
             inside = check_path(location.removeprefix("./"))
             path = check_path(f"{folder}/{inside}" if folder else inside)
         except PathEscapeError as error:
-            raise PathEscapeError(
-                f"{self._wire.what} keeps a tensor in a file that is not beside it: {error}"
-            ) from error
+            raise PathEscapeError(f"{self._wire.what} keeps tensors elsewhere than beside it: {error}") from error
         begin, length = (self._stated(tensor, key, what) for key in ("offset", "length"))
         if path == self._shard:
             raise self._wire.broken(f"{what} in a data file that is the file itself")

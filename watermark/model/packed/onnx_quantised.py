@@ -192,7 +192,7 @@ class _Graph:
 
     def _built(self, packed: _Codes, name: str, shape: tuple[int, ...]) -> Iterator[PackedWeight]:
         parts = [one for one in (packed.codes, packed.scale, packed.zero) if one is not None]
-        if not packed.scale.dtype.is_float or not all(_is_readable(one) for one in parts):
+        if not packed.scale.dtype.is_float or not all(_is_readable(one) and one.count for one in parts):
             return
         width = packed.codes.shape[1:]
         is_cut = shape != packed.codes.shape
