@@ -86,7 +86,11 @@ def test_the_reference_and_an_independent_model_are_never_ours(owner, tmp_path):
         assert found.verdict in ("related", "not-shown", "no-power")
         assert found.log2_p_adjusted is None or found.log2_p_adjusted > -16
     other = export(kind, state_of(kind, 8), tmp_path / "innocent.onnx")
-    found = check_suspect(home, in_int8(other, tmp_path / "innocent8.onnx"))
+    model = onnx.load(in_int8(other, tmp_path / "innocent8.onnx"))
+    model.graph.node.append(onnx.helper.make_node("Constant", [], ["spare"], value_floats=[0.5] * 3_000))
+    onnx.save(model, tmp_path / "innocent8.onnx")
+    found = check_suspect(home, tmp_path / "innocent8.onnx")
+    assert any("not looked at: spare" in reason for reason in found.reasons)
     assert found.verdict in ("not-shown", "no-power")
     assert found.log2_p_adjusted > -16
 

@@ -12,34 +12,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from types import MappingProxyType
 from typing import Final
 
-from watermark.errors import LimitError, ModelFormatError, PathEscapeError
-from watermark.model.dtypes import DTYPES, DType
-from watermark.model.names import check_path
+from watermark.errors import LimitError, ModelFormatError
 from watermark.model.onnx_lists import ListedTensor
-from watermark.model.protobuf import BYTES, VARINT, Field, Read, Wire
-from watermark.model.safetensors import MAX_DIMENSIONS, TensorInfo
-from watermark.model.strict_json import MAX_INTEGER
-
-_NAMES: Final = {
-    1: "F32", 2: "U8", 3: "I8", 4: "U16", 5: "I16", 6: "I32", 7: "I64", 9: "BOOL", 10: "F16", 11: "F64", 12: "U32",
-    13: "U64", 14: "C64", 16: "BF16", 17: "F8_E4M3", 18: "F8_E4M3FNUZ", 19: "F8_E5M2", 20: "F8_E5M2FNUZ", 23: "F4",
-    24: "F8_E8M0", 27: "F6_E2M3", 28: "F6_E3M2",
-}  # fmt: skip
-# Integers of less than a byte: carried as they are, unpacked where the graph says what they stand for.
-U2, I2, U4, I4 = (DType(name, int(name[1]), False, False) for name in ("U2", "I2", "U4", "I4"))
-ONNX_TYPES: Final[Mapping[int, DType]] = MappingProxyType(
-    {
-        **{number: DTYPES[name] for number, name in _NAMES.items()},
-        21: U4,
-        22: I4,
-        25: U2,
-        26: I2,
-    }
+from watermark.model.onnx_tensors import (
+    ONNX_TYPES,
+    TEXT,
+    TensorMessage,
+    external_place,
+    item_bytes,
+    raw_place,
+    read_tensor,
 )
-"""Types of tensors by their number in the file; text and 128-bit numbers have none here."""
+from watermark.model.protobuf import Field, Read, Wire
+from watermark.model.safetensors import TensorInfo
+from watermark.model.strict_json import MAX_INTEGER
 
 KEPT_OPERATIONS: Final = frozenset(
     {
@@ -53,8 +41,10 @@ _SETTINGS: Final = frozenset({"axis", "block_size", "bits", "K", "N", "transB", 
 
 #: Tensors, and kept operations: a large mixture of experts has a tenth of it.
 MAX_ENTRIES: Final = 250_000
+_MAX_ATTRIBUTES: Final = 1_024
 _MAX_DEPTH: Final = 16
-_MAX_NAME_BYTES: Final = 4_096
+#: Protobuf packs lists of numbers; a file that does not holds one field a number.
+_MAX_PIECES: Final = 1_024
 #: Tensors of fewer numbers that are not read go without saying: they are shapes and axes.
 _UNREAD_FROM: Final = 1_024
 _SIGN: Final = 1 << 63
@@ -67,18 +57,6 @@ _NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATION, _NODE_ATTRIBUTE = 1, 2, 4, 5
 _ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_FLOATS = 1, 3, 7
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
 _SPARSE_VALUES = 1
-_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 2, 8, 9, 13, 14
-#: Where numbers may lie besides `raw_data`: as they are, or each as one of variable length. 6-bit floats are left out.
-_TENSOR_FLOATS, _TENSOR_INT32, _TENSOR_INT64, _TENSOR_DOUBLES, _TENSOR_UINT64 = 4, 5, 7, 10, 11
-_TENSOR_LISTS: Final = {
-    "F32": _TENSOR_FLOATS, "C64": _TENSOR_FLOATS, "F64": _TENSOR_DOUBLES, "I64": _TENSOR_INT64,
-    "U32": _TENSOR_UINT64, "U64": _TENSOR_UINT64, "F6_E2M3": 0, "F6_E3M2": 0,
-}  # fmt: skip
-_TENSOR_ANY_LIST: Final = frozenset({_TENSOR_FLOATS, _TENSOR_INT32, _TENSOR_INT64, _TENSOR_DOUBLES, _TENSOR_UINT64})
-#: Protobuf packs such lists; a file that does not holds one field a number.
-_MAX_PIECES: Final = 1_024
-_ENTRY_KEY, _ENTRY_VALUE = 1, 2
-_IN_DATA_FILE = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,19 +127,6 @@ def check_data_files(tensors: Iterable[TensorInfo], sizes: Mapping[str, int]) ->
 
 
 @dataclass
-class _Tensor:
-    """One TensorProto as it is collected field by field."""
-
-    name: str = ""
-    type: int = 0
-    shape: list[int] = field(default_factory=list)
-    raw: Field | None = None
-    lists: list[Field] = field(default_factory=list)
-    external: dict[str, str] = field(default_factory=dict)
-    is_external: bool = False
-
-
-@dataclass
 class _Node:
     """One NodeProto, its texts read."""
 
@@ -178,7 +143,7 @@ class _Walk:
         self._wire, self._shard, self._prefix = wire, shard, prefix
         self._tensors: dict[str, TensorInfo] = {}
         self._constants: dict[tuple[int, str], str] = {}
-        self._listed: dict[str, ListedTensor] = {}
+        self._listed: list[ListedTensor] = []
         self._listed_bytes = 0
         self._nodes: list[tuple[int, _Node, dict[str, int]]] = []
         self._unread: list[str] = []
@@ -190,14 +155,14 @@ class _Walk:
         graphs: list[Field] = []
         for found in self._wire.fields(0, self._wire.file_size):
             if found.number == _MODEL_IR:
-                self._metadata["ir_version"] = str(self._number(found))
+                self._metadata["ir_version"] = str(self._wire.number(found))
             elif found.number == _MODEL_PRODUCER:
-                self._metadata["producer_name"] = self._text(found)
+                self._metadata["producer_name"] = self._wire.name(found)
             elif found.number == _MODEL_GRAPH:
-                graphs.append(self._message(found))
+                graphs.append(self._wire.message(found))
                 self._graph(found, -1, 0)
             elif found.number == _MODEL_FUNCTION:
-                self._function(self._message(found))
+                self._function(self._wire.message(found))
         if len(graphs) != 1:
             raise self._wire.broken(f"holds {len(graphs) or 'no'} graphs: it is not an ONNX model")
 
@@ -213,24 +178,24 @@ class _Walk:
             )
             for scope, node, settings in self._nodes
         )
-        listed = tuple(self._listed.values())
+        listed = tuple(self._listed)
         return OnnxHeader(tuple(self._tensors.values()), listed, nodes, tuple(self._unread), self._metadata)
 
     def _graph(self, graph: Field, outer: int, depth: int) -> None:
         scope = self._scope(outer)
         for found in self._wire.fields(graph.begin, graph.end):
             if found.number == _GRAPH_NODE:
-                self._node(self._message(found), scope, depth)
+                self._node(self._wire.message(found), scope, depth)
             elif found.number == _GRAPH_INITIALIZER:
-                self._keep(self._tensor(self._message(found)), scope, found)
+                self._keep(read_tensor(self._wire, self._wire.message(found)), scope, found)
             elif found.number == _GRAPH_SPARSE:
-                self._sparse(self._message(found))
+                self._sparse(self._wire.message(found))
 
     def _function(self, function: Field) -> None:
         scope = self._scope(-1)
         for found in self._wire.fields(function.begin, function.end):
             if found.number == _FUNCTION_NODE:
-                self._node(self._message(found), scope, 0)
+                self._node(self._wire.message(found), scope, 0)
 
     def _scope(self, outer: int) -> int:
         self._outer.append(outer)
@@ -240,13 +205,15 @@ class _Walk:
         node = _Node()
         for found in self._wire.fields(message.begin, message.end):
             if found.number == _NODE_INPUT:
-                node.inputs.append(self._text(found))
+                node.inputs.append(self._wire.name(found))
             elif found.number == _NODE_OUTPUT:
-                node.outputs.append(self._text(found))
+                node.outputs.append(self._wire.name(found))
             elif found.number == _NODE_OPERATION:
-                node.operation = self._text(found)
+                node.operation = self._wire.name(found)
             elif found.number == _NODE_ATTRIBUTE:
-                node.attributes.append(self._message(found))
+                node.attributes.append(self._wire.message(found))
+                if len(node.attributes) > _MAX_ATTRIBUTES:
+                    raise LimitError(f"{self._wire.what} has an operation of more than {_MAX_ATTRIBUTES} attributes")
         settings: dict[str, int] = {}
         for attribute in node.attributes:
             self._attribute(attribute, node, settings, scope, depth)
@@ -258,22 +225,22 @@ class _Walk:
         name, integer, floats = "", 0, 0
         for found in self._wire.fields(message.begin, message.end):
             if found.number == _ATTRIBUTE_NAME:
-                name = self._text(found)
+                name = self._wire.name(found)
             elif found.number == _ATTRIBUTE_INTEGER:
-                integer = self._number(found)
+                integer = self._wire.number(found)
             elif found.number == _ATTRIBUTE_FLOATS:
                 floats += (found.end - found.begin) // 4
             elif found.number in _ATTRIBUTE_TENSORS:
-                tensor = self._tensor(self._message(found))
+                tensor = read_tensor(self._wire, self._wire.message(found))
                 # A constant is known by what its node puts out; the tensor itself mostly has no name.
                 is_constant = node.operation == "Constant" and bool(node.outputs)
                 self._keep(replace(tensor, name=node.outputs[0]) if is_constant else tensor, scope, found)
             elif found.number in _ATTRIBUTE_GRAPHS:
                 if depth == _MAX_DEPTH:
                     raise self._wire.broken(f"has graphs more than {_MAX_DEPTH} deep in one another")
-                self._graph(self._message(found), scope, depth + 1)
+                self._graph(self._wire.message(found), scope, depth + 1)
             elif found.number in _ATTRIBUTE_SPARSE:
-                self._sparse(self._message(found))
+                self._sparse(self._wire.message(found))
         if name in _SETTINGS:
             settings[name] = integer - (integer >= _SIGN) * 2 * _SIGN
         if floats >= _UNREAD_FROM:
@@ -282,105 +249,39 @@ class _Walk:
     def _sparse(self, message: Field) -> None:
         for found in self._wire.fields(message.begin, message.end):
             if found.number == _SPARSE_VALUES:
-                tensor = self._tensor(self._message(found))
+                tensor = read_tensor(self._wire, self._wire.message(found))
                 self._leave(tensor.name, prod(tensor.shape))
 
-    def _tensor(self, message: Field) -> _Tensor:
-        tensor = _Tensor()
-        for found in self._wire.fields(message.begin, message.end):
-            if found.number == _TENSOR_DIMS:
-                self._add_dimensions(tensor.shape, found)
-            elif found.number == _TENSOR_TYPE:
-                tensor.type = self._number(found)
-            elif found.number == _TENSOR_NAME:
-                tensor.name = self._text(found)
-            elif found.number == _TENSOR_RAW:
-                tensor.raw = self._message(found)
-            elif found.number in _TENSOR_ANY_LIST:
-                tensor.lists.append(found)
-            elif found.number == _TENSOR_EXTERNAL:
-                tensor.external.update([self._entry(self._message(found))])
-            elif found.number == _TENSOR_LOCATION:
-                tensor.is_external = self._number(found) == _IN_DATA_FILE
-        return tensor
-
-    def _entry(self, message: Field) -> tuple[str, str]:
-        key = value = ""
-        for found in self._wire.fields(message.begin, message.end):
-            if found.number == _ENTRY_KEY:
-                key = self._text(found)
-            elif found.number == _ENTRY_VALUE:
-                value = self._text(found)
-        return key, value
-
-    def _add_dimensions(self, shape: list[int], found: Field) -> None:
-        place = found.begin
-        sizes = [found.value] if found.kind == VARINT else []
-        while found.kind == BYTES and place < found.end and len(shape) + len(sizes) <= MAX_DIMENSIONS:
-            size, place = self._wire.varint(place, found.end)
-            sizes.append(size)
-        if found.kind not in (VARINT, BYTES) or any(size >= _SIGN for size in sizes):
-            raise self._wire.broken(f"has a tensor whose dimensions are no numbers, at byte {found.begin}")
-        shape += sizes
-        if len(shape) > MAX_DIMENSIONS:
-            raise self._wire.broken(f"has a tensor of more than {MAX_DIMENSIONS} dimensions, at byte {found.begin}")
-
-    def _keep(self, tensor: _Tensor, scope: int, at: Field) -> None:
+    def _keep(self, tensor: TensorMessage, scope: int, at: Field) -> None:
         """Keep a tensor under a name of its own, if its numbers can be read where they lie."""
-        what = f"has the tensor {tensor.name[:200]!a}"
-        kind = ONNX_TYPES.get(tensor.type)
+        kind, count = ONNX_TYPES.get(tensor.type), prod(tensor.shape)
         if prod(max(size, 1) for size in tensor.shape) * (kind.bits if kind else 8) > MAX_INTEGER:
-            raise self._wire.broken(f"{what} of the shape {tensor.shape}, too large for any file")
-        count = prod(tensor.shape)
+            raise self._wire.broken(f"{tensor.what} of the shape {tensor.shape}, too large for any file")
         if kind is None:
+            self._leave(tensor.name, count if tensor.type != TEXT else 0)
             return
         nbytes = kind.byte_range(0, count)[1]
         name = self._prefix + (tensor.name or f"tensor at byte {at.begin}")
         while name in self._tensors:
             # Graphs within graphs, and files that are wrong, use a name again.
             name = f"{name} at byte {at.begin}"
-        shape = tuple(tensor.shape)
-        lists = [found for found in tensor.lists if found.number == _TENSOR_LISTS.get(kind.name, _TENSOR_INT32)]
+        lists = tensor.lists_of(kind)
         if tensor.is_external:
-            info = TensorInfo(name, kind, shape, *self._external_place(tensor, nbytes, what), nbytes)
+            path, begin = external_place(self._wire, tensor, self._shard, nbytes)
         elif tensor.raw is not None or nbytes == 0:
-            begin, end = (tensor.raw.begin, tensor.raw.end) if tensor.raw is not None else (0, 0)
-            if end - begin != nbytes:
-                raise self._wire.broken(f"{what} of the shape {tensor.shape} in {end - begin} bytes, not {nbytes}")
-            info = TensorInfo(name, kind, shape, self._shard, begin, nbytes)
+            path, begin = self._shard, raw_place(self._wire, tensor, nbytes)
         elif lists and len(lists) <= _MAX_PIECES:
-            info = TensorInfo(name, kind, shape, listed_shard(self._shard), self._listed_bytes, nbytes)
-            is_plain = lists[0].number in (_TENSOR_FLOATS, _TENSOR_DOUBLES)
-            pieces = tuple((found.begin, found.end) for found in lists)
-            self._listed[name] = ListedTensor(info, pieces, 0 if is_plain else max(1, kind.bits // 8))
-            self._listed_bytes += nbytes
+            path, begin = listed_shard(self._shard), self._listed_bytes
         else:
             self._leave(tensor.name, count)
             return
+        info = TensorInfo(name, kind, tuple(tensor.shape), path, begin, nbytes)
+        if path == listed_shard(self._shard):
+            self._listed.append(ListedTensor(info, lists, item_bytes(kind)))
+            self._listed_bytes += nbytes
         self._tensors[name] = info
         self._constants.setdefault((scope, tensor.name), name)
         self._demand_few(len(self._tensors), "tensors")
-
-    def _external_place(self, tensor: _Tensor, nbytes: int, what: str) -> tuple[str, int]:
-        location = tensor.external.get("location", "")
-        folder = self._shard.rpartition("/")[0]
-        try:
-            inside = check_path(location.removeprefix("./"))
-            path = check_path(f"{folder}/{inside}" if folder else inside)
-        except PathEscapeError as error:
-            raise PathEscapeError(f"{self._wire.what} keeps tensors elsewhere than beside it: {error}") from error
-        begin, length = (self._stated(tensor, key, what) for key in ("offset", "length"))
-        if path == self._shard:
-            raise self._wire.broken(f"{what} in a data file that is the file itself")
-        if "length" in tensor.external and length != nbytes:
-            raise self._wire.broken(f"{what} of the shape {tensor.shape} in {length} bytes of {path!a}, not {nbytes}")
-        return path, begin
-
-    def _stated(self, tensor: _Tensor, key: str, what: str) -> int:
-        stated = tensor.external.get(key, "0")
-        if not (stated.isascii() and stated.isdecimal() and len(stated) < 20):
-            raise self._wire.broken(f"{what} with the {key} {stated[:40]!a} in its data file")
-        return int(stated)
 
     def _demand_few(self, count: int, what: str) -> None:
         if count > MAX_ENTRIES:
@@ -416,20 +317,6 @@ class _Walk:
                 return found
             around = self._outer[around]
         return f"{scope}/{name}" if name else ""
-
-    def _text(self, found: Field) -> str:
-        return self._wire.text(self._message(found), _MAX_NAME_BYTES, "a name")
-
-    def _message(self, found: Field) -> Field:
-        return self._of_kind(found, BYTES)
-
-    def _number(self, found: Field) -> int:
-        return self._of_kind(found, VARINT).value
-
-    def _of_kind(self, found: Field, kind: int) -> Field:
-        if found.kind != kind:
-            raise self._wire.broken(f"has a field of the wrong kind at byte {found.begin}: it is not an ONNX model")
-        return found
 
 
 def _place(tensor: TensorInfo) -> tuple[str, int, int]:

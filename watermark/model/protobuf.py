@@ -18,8 +18,8 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _GROUP_BEGIN, _GROUP_END = 3, 4
 _FIXED_BYTES: Final = {FIXED64: 8, FIXED32: 4}
 
-#: About ten times the graph of a large language model; a hostile file has hundreds of millions.
-MAX_FIELDS: Final = 4_000_000
+#: Several times the graph of a large language model; a hostile file has hundreds of millions.
+MAX_FIELDS: Final = 2_000_000
 #: Text is kept, so that a file made of names must not fill the memory.
 MAX_TEXT_BYTES: Final = 64 * 1024 * 1024
 
@@ -29,6 +29,7 @@ _MOST_BYTES_AHEAD: Final = 20
 _MAX_VARINT_BYTES: Final = 10
 _MAX_TAG: Final = (1 << 32) - 1
 _MAX_GROUPS: Final = 32
+_MAX_NAME_BYTES: Final = 4_096
 
 #: Gives the bytes of the file from the first number to the second.
 Read = Callable[[int, int], bytes]
@@ -103,6 +104,8 @@ class Wire:
         """The number of variable length at `place`, as 64 bits without a sign, and where it ends."""
         at = place - self._begin
         held = len(self._window)
+        if 0 <= at < held and place < end and (byte := self._window[at]) < 0x80:
+            return byte, place + 1
         if at < 0 or (at + _MOST_BYTES_AHEAD > held and self._begin + held < self.file_size) or at > held:
             self._window = self._read(place, min(self.file_size, place + _WINDOW_BYTES))
             self._begin, at = place, 0
@@ -140,6 +143,23 @@ class Wire:
             return raw.decode()
         except UnicodeDecodeError as error:
             raise self.broken(f"has {what} that is not UTF-8") from error
+
+    def name(self, field: Field) -> str:
+        """The text of a field that is a name, or no longer than one."""
+        return self.text(self.message(field), _MAX_NAME_BYTES, "a name")
+
+    def message(self, field: Field) -> Field:
+        """A field that must be bytes: a message, a text or a list."""
+        return self._of_kind(field, BYTES)
+
+    def number(self, field: Field) -> int:
+        """The number in a field that must be one."""
+        return self._of_kind(field, VARINT).value
+
+    def _of_kind(self, field: Field, kind: int) -> Field:
+        if field.kind != kind:
+            raise self.broken(f"has a field of the wrong kind at byte {field.begin}", "not an ONNX file, or damaged")
+        return field
 
     def _cut(self, place: int) -> ModelFormatError:
         return self.broken(

@@ -17,7 +17,8 @@ from watermark.errors import InputError, LimitError, ModelFormatError, PathEscap
 from watermark.model import onnxfile
 from watermark.model.digest import canonical_digest, digest_tensors
 from watermark.model.directory import Model, open_model
-from watermark.model.onnxfile import ONNX_TYPES, OnnxHeader, read_onnx_header
+from watermark.model.onnx_tensors import ONNX_TYPES
+from watermark.model.onnxfile import OnnxHeader, read_onnx_header
 from watermark.model.packed.onnx_quantised import _read
 from watermark.model.protobuf import Wire
 from watermark.model.suspect import open_suspect
@@ -416,6 +417,8 @@ def test_fields_text_and_tensors_are_capped(monkeypatch: pytest.MonkeyPatch) -> 
         header(message(7, 11 * one))
     with pytest.raises(LimitError, match="more than 10 operations"):
         header(message(7, 11 * message(1, message(4, b"Mul"))))
+    with pytest.raises(LimitError, match="more than 1024 attributes"):
+        header(message(7, message(1, 1_025 * message(5, b""))))
     monkeypatch.setattr("watermark.model.protobuf.MAX_TEXT_BYTES", 100)
     with pytest.raises(LimitError, match="more than 100 bytes of names"):
         header(message(7, 40 * message(1, message(1, b"name"))))

@@ -20,7 +20,8 @@ import numpy as np
 
 from watermark.model.directory import Model
 from watermark.model.dtypes import Values
-from watermark.model.onnxfile import U2, U4, OnnxNode
+from watermark.model.onnx_tensors import U2, U4
+from watermark.model.onnxfile import OnnxNode
 from watermark.model.packed.interface import Floats, PackedWeight
 from watermark.model.safetensors import TensorInfo
 
