@@ -127,7 +127,7 @@ class Model:
         return _read_at(opened.descriptor, 0, opened.header_end, shard)
 
     def metadata(self, shard: str) -> dict[str, str]:
-        """The `__metadata__` of a shard's header, or the short values of a GGUF file; empty when it has none."""
+        """The `__metadata__` of a shard's header, or short values of a GGUF or ONNX file; empty when it has none."""
         return dict(self._shard(shard).metadata)
 
     def read(self, tensor: TensorInfo, start: int, stop: int) -> bytes:

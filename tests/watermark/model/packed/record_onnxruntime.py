@@ -22,8 +22,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
+from tests.onnx_files import quantise
 from tests.watermark.model.packed.test_onnx_runtime import RECORDS, WEIGHT
 
+KINDS = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "tensor(uint8)": np.uint8}
 EXTENDED = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
 
 
@@ -40,6 +42,26 @@ def layer(operation: str, **settings: int) -> onnx.ModelProto:
         [numpy_helper.from_array(WEIGHT, "w")],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def product(operation: str, *, turned: bool = False) -> onnx.ModelProto:
+    """A product of codes whose answer is floats; no quantiser writes it by itself, the runtime's optimiser does."""
+    codes, scale, zero = quantise(WEIGHT, 1, signed=False)
+    parts = {"q": codes.T if turned else codes, "s": scale, "z": zero}
+    tensors = [numpy_helper.from_array(np.ascontiguousarray(values), name) for name, values in parts.items()]
+    tensors += [numpy_helper.from_array(np.float32(1), "xs"), numpy_helper.from_array(np.uint8(0), "xz")]
+    places = ["x", "xs", "xz", "q", "s", "z"] if operation == "QGemm" else ["x", "q", "xs", "s", "xz", "z"]
+    settings = {"transB": int(turned)} if operation == "QGemm" else {}
+    node = helper.make_node(operation, places, ["y"], domain="com.microsoft", **settings)
+    graph = helper.make_graph(
+        [node],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["n", "m"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", "b"])],
+        tensors,
+    )
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
 def models(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -72,6 +94,10 @@ def models(folder: Path) -> Iterator[tuple[str, Path]]:
             options.optimized_model_filepath = str(folder / "fused.onnx")
             onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             yield f"DynamicQuantizeMatMul, {words}", folder / "fused.onnx"
+    for operation, turned in (("MatMulIntegerToFloat", False), ("QGemm", False), ("QGemm", True)):
+        path = folder / "product.onnx"
+        onnx.save(product(operation, turned=turned), path)
+        yield f"{operation}, QUInt8{', transposed' if turned else ''}", path
 
 
 def main() -> None:
@@ -81,8 +107,8 @@ def main() -> None:
         for name, path in models(Path(folder)):
             stored = path.read_bytes()
             session = onnxruntime.InferenceSession(stored, providers=["CPUExecutionProvider"])
-            is_table = session.get_inputs()[0].type == "tensor(int64)"
-            rows = np.arange(len(WEIGHT)) if is_table else np.eye(len(WEIGHT), dtype=np.float32)
+            kind = KINDS[session.get_inputs()[0].type]
+            rows = np.arange(len(WEIGHT)) if kind is np.int64 else np.eye(len(WEIGHT), dtype=kind)
             answer = session.run(None, {"x": rows})[0]
             operations = sorted({node.op_type for node in onnx.load_from_string(stored).graph.node})
             assert name.partition(",")[0] in operations, (name, operations)
