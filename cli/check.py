@@ -7,7 +7,7 @@ error. Knows no flags and prints nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,8 +32,8 @@ from watermark.model.digest import Progress, canonical_digest, digest_tensors
 from watermark.model.directory import Model, open_model
 from watermark.model.suspect import open_suspect
 
-#: Unread files that a note lists by name.
-_NAMED_FILES = 5
+#: Unread files or tensors that a note lists by name.
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -159,11 +159,17 @@ def _open_suspect(request: CheckRequest) -> Model:
 
 def _notes_of_unread(suspect: Model) -> tuple[str, ...]:
     """Say which weights of the suspect were not looked at: an innocent file may lie beside a stolen one."""
-    unread = suspect.carried_weights
-    if not unread:
-        return ()
-    named = ", ".join(unread[:_NAMED_FILES]) + (", ..." if len(unread) > _NAMED_FILES else "")
-    return (f"weights beside those that were read, not looked at: {named}; name such a file to check it",)
+    notes = []
+    if suspect.carried_weights:
+        files = _listed(suspect.carried_weights)
+        notes.append(f"weights beside those that were read, not looked at: {files}; name such a file to check it")
+    if suspect.unread:
+        notes.append(f"tensors stored in a form that is not read here, not looked at: {_listed(suspect.unread)}")
+    return tuple(notes)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def _suspect_path(suspect: str) -> Path:

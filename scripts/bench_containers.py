@@ -91,8 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         wrong += (found.verdict, found.recipient) != ("ours", "Globex")
         wrong += unmarked.verdict == "ours" or innocent.verdict not in ("not-shown", "no-power")
         blind = min((-test.log2_p for test in found.tests if test.name == "blind"), default=0.0)
-        cells = (name, f"{size / 1e6:.0f} MB", f"{found.verdict}, {found.recipient}", f"{bits(found):,.0f}",
-                 f"{blind:,.0f}", f"{seconds:.1f}", unmarked.verdict, f"{innocent.verdict} ({bits(innocent):.0f} bits)")  # fmt: skip
+        innocents = f"{innocent.verdict} ({bits(innocent):.0f} bits)"
+        shown = (f"{found.verdict}, {found.recipient}", f"{bits(found):,.0f}", f"{blind:,.0f}", f"{seconds:.1f}")
+        cells = (name, f"{size / 1e6:.0f} MB", *shown, unmarked.verdict, innocents)
         print("| " + " | ".join(cells) + " |", flush=True)
     return 1 if wrong else 0
 

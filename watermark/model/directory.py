@@ -5,7 +5,7 @@ opened, so what is hashed, marked and shipped is one and the same file, whoever 
 into memory: a mapped file that another process cuts short kills the reader with SIGBUS.
 
 It does not know what tensors mean or what a signature is. Formats: safetensors, with the shard index of Hugging Face
-transformers; PyTorch files by way of `torchfile`; GGUF.
+transformers; PyTorch files by way of `torchfile`; GGUF; ONNX with its data files.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from watermark.model.dtypes import Values, decode
 from watermark.model.ggml import decode_blocks
 from watermark.model.gguffile import read_gguf_header
 from watermark.model.index import INDEX_SUFFIX, TORCH_INDEX_SUFFIX, ShardIndex, parse_index
+from watermark.model.nameless import nameless_file, write_at
+from watermark.model.onnx_lists import ListedTensor, listed_bytes
+from watermark.model.onnxfile import OnnxHeader, OnnxNode, check_data_files, listed_shard, read_onnx_header
 from watermark.model.safetensors import LENGTH_BYTES, TensorInfo, header_length, parse_header
 from watermark.model.selection import (
     EVERY_CONTAINER,
@@ -53,6 +56,7 @@ class _Shard:
     header_end: int
     metadata: dict[str, str]
     tensors: tuple[TensorInfo, ...]
+    graph: OnnxHeader | None = None
 
 
 class Model:
@@ -69,6 +73,8 @@ class Model:
             together make up a weight (codes, scales, zero points) what they unpack to.
         index_file: the path of the shard index when there is exactly one, else None.
         container: in what the weights are; "torch" ones are read through their converted form.
+        nodes: of an ONNX model, the operations that say how codes are read.
+        unread: names of tensors whose numbers cannot be read where they lie.
         carried_weights: files that hold weights in a form that is not read here, beside those that are.
     """
 
@@ -77,13 +83,15 @@ class Model:
         self.root = root
         self.is_single_file = False
         self.container: ContainerName = selection.container
-        self.carried_weights = selection.carried
-        self.files = tuple(FileEntry(listed.path, listed.identity.size_bytes) for listed in files)
         self._listed = {listed.path: listed for listed in files}
         self._opened: set[str] = set()
         self._folder = folder
+        self._is_of_several = len(selection.shards) > 1
         with ExitStack() as stack:
             self._shards = {listed.path: self._open_shard(listed, limits, stack) for listed in selection.shards}
+            graphs = [shard.graph for shard in self._shards.values() if shard.graph is not None]
+            if self.container == "onnx":
+                self._open_data_files(stack)
             self.tensors = _unique(self._shards)
             self.weights = dict(self.tensors)
             suffix = TORCH_INDEX_SUFFIX if self.container == "torch" else INDEX_SUFFIX
@@ -91,6 +99,10 @@ class Model:
             _check_indexes(indexes, self.tensors, self._shards)
             self._closing = stack.pop_all()
         self.shards = tuple(self._shards)
+        self.nodes: tuple[OnnxNode, ...] = tuple(chain.from_iterable(graph.nodes for graph in graphs))
+        self.unread: tuple[str, ...] = tuple(chain.from_iterable(graph.unread for graph in graphs))
+        self.carried_weights = tuple(path for path in selection.carried if path not in self._shards)
+        self.files = tuple(FileEntry(listed.path, listed.identity.size_bytes) for listed in self._listed.values())
         self.index_file = indexes[0].path if len(indexes) == 1 else None
 
     def close(self) -> None:
@@ -115,7 +127,7 @@ class Model:
         return _read_at(opened.descriptor, 0, opened.header_end, shard)
 
     def metadata(self, shard: str) -> dict[str, str]:
-        """The `__metadata__` of a shard's header, or the short values of a GGUF file; empty when it has none."""
+        """The `__metadata__` of a shard's header, or short values of a GGUF or ONNX file; empty when it has none."""
         return dict(self._shard(shard).metadata)
 
     def read(self, tensor: TensorInfo, start: int, stop: int) -> bytes:
@@ -207,11 +219,43 @@ class Model:
         if self.container == "gguf":
             found = read_gguf_header(lambda at, to: _read_at(descriptor, at, to - at, listed.path), size, listed.path)
             return _Shard(descriptor, identity, found.end, found.metadata, found.tensors)
+        if self.container == "onnx":
+            # Exporters number what they write, so that the parts of a model share names that mean nothing.
+            prefix = f"{listed.path}: " if self._is_of_several else ""
+            graph = read_onnx_header(
+                lambda at, to: _read_at(descriptor, at, to - at, listed.path), size, listed.path, prefix=prefix
+            )
+            return _Shard(descriptor, identity, 0, graph.metadata, graph.tensors, graph)
         first = _read_at(descriptor, 0, min(LENGTH_BYTES, size), listed.path)
         end = header_length(first, size, listed.path, limit=limits.max_header_bytes)
         header = _read_at(descriptor, 0, end, listed.path)
         tensors, metadata, end = parse_header(header, size, listed.path, limit=limits.max_header_bytes)
         return _Shard(descriptor, identity, end, metadata, tensors)
+
+    def _open_data_files(self, stack: ExitStack) -> None:
+        """Open what else holds tensors of ONNX models, as shards that list none: files beside them, each once."""
+        tensors = list(chain.from_iterable(shard.tensors for shard in self._shards.values()))
+        models = {path: model for model, shard in self._shards.items() for path in {t.shard for t in shard.tensors}}
+        for model, shard in list(self._shards.items()):
+            if shard.graph is not None and shard.graph.listed:
+                self._shards[listed_shard(model)] = _write_lists(shard, shard.graph.listed, model, stack)
+        for path, model in models.items():
+            if path in (model, listed_shard(model)):
+                continue
+            if path in self._shards:
+                raise ModelFormatError(f"{model!a} keeps tensors in {path!a}, which is no data file but a model")
+            try:
+                listed = self._listed.get(path) or self._folder.find(path)
+                descriptor = self._folder.open(listed)
+            except ModelFormatError as error:
+                raise ModelFormatError(
+                    f"{model!a} keeps tensors in {path!a}, which is not there", hint="put that file beside the model"
+                ) from error
+            stack.callback(os.close, descriptor)
+            self._listed[path] = listed
+            self._shards[path] = _Shard(descriptor, Identity.of(os.fstat(descriptor)), 0, {}, ())
+        self._shards = dict(sorted(self._shards.items()))
+        check_data_files(tensors, {path: shard.identity.size_bytes for path, shard in self._shards.items()})
 
     def _read_index(self, path: str, limits: Limits) -> ShardIndex:
         with self.open_file(path) as file:
@@ -273,6 +317,17 @@ def open_container(
         model.is_single_file = name is not None
         stack.pop_all()
     return model
+
+
+def _write_lists(shard: _Shard, listed: Iterable[ListedTensor], path: str, stack: ExitStack) -> _Shard:
+    """Write tensors that are lists of numbers in their file to where they can be read by position."""
+    descriptor = nameless_file()
+    stack.callback(os.close, descriptor)
+    for one in listed:
+        place = one.tensor.begin
+        for data in listed_bytes(one, lambda at, to: _read_at(shard.descriptor, at, to - at, path), f"{path!a}"):
+            place += write_at(descriptor, data, place)
+    return _Shard(descriptor, Identity.of(os.fstat(descriptor)), 0, {}, ())
 
 
 def _unique(shards: dict[str, _Shard]) -> dict[str, TensorInfo]:

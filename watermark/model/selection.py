@@ -18,17 +18,18 @@ from watermark.errors import InputError, ModelFormatError, UnsafeFormatError
 from watermark.model.containers import HEAD_BYTES, Container, container_of
 from watermark.model.walk import Folder, Listed
 
-ContainerName = Literal["safetensors", "torch", "gguf"]
+ContainerName = Literal["safetensors", "torch", "gguf", "onnx"]
 
 #: What a caller is ready to read, in the order of preference where a folder holds several.
 ONLY_SAFETENSORS: Final[tuple[ContainerName, ...]] = ("safetensors",)
 WITH_TORCH: Final[tuple[ContainerName, ...]] = ("safetensors", "torch")
-EVERY_CONTAINER: Final[tuple[ContainerName, ...]] = ("safetensors", "torch", "gguf")
+EVERY_CONTAINER: Final[tuple[ContainerName, ...]] = ("safetensors", "torch", "gguf", "onnx")
 
 SAFETENSORS_SUFFIX: Final = ".safetensors"
+ONNX_SUFFIX: Final = ".onnx"
 TORCH_SUFFIXES: Final = frozenset({".bin", ".pt", ".pth"})
 # Names under which weights travel in forms that have no first bytes to know them by.
-_OPAQUE_SUFFIXES: Final = frozenset({".onnx", ".pb", ".msgpack"})
+_OPAQUE_SUFFIXES: Final = frozenset({ONNX_SUFFIX, ".pb", ".msgpack"})
 _WEIGHT_SUFFIXES: Final = (
     TORCH_SUFFIXES
     | _OPAQUE_SUFFIXES
@@ -117,6 +118,9 @@ def _holds(listed: Listed, kind: Container) -> ContainerName | None:
     """The container other than safetensors as which a file may be read; None for none."""
     if kind is Container.GGUF:
         return "gguf"
+    # A file of protobuf begins with no mark of its own: the name says it, and reading it shows whether it is so.
+    if kind is Container.UNKNOWN and _suffix(listed) == ONNX_SUFFIX:
+        return "onnx"
     is_torch = _suffix(listed) in TORCH_SUFFIXES and kind in (Container.ZIP, Container.PICKLE)
     return "torch" if is_torch and not listed.path.rpartition("/")[2].startswith(_TRAINING_STATE) else None
 
@@ -133,9 +137,11 @@ def _refusal(path: str, kind: Container) -> InputError:
         return ModelFormatError(f"{path!a} is {kind.value}", hint="run `git lfs pull` in the folder it came from")
     if kind is Container.SAFETENSORS:
         return InputError(f"{path!a} is {kind.value} under another name", hint="rename it to end in .safetensors")
-    if kind is Container.GGUF:
+    is_onnx = kind is Container.UNKNOWN and path.lower().endswith(ONNX_SUFFIX)
+    if kind is Container.GGUF or is_onnx:
+        what = "an ONNX model by its name" if is_onnx else kind.value
         return ModelFormatError(
-            f"{path!a} is {kind.value}: as a suspect it can be checked, not released or signed as weights",
+            f"{path!a} is {what}: as a suspect it can be checked, not released or signed as weights",
             hint="release the float model that it was made from",
         )
     return UnsafeFormatError(f"{path!a} is {kind.value}, which is not opened here")

@@ -15,9 +15,10 @@ from watermark.model.packed.compressed import find_compressed
 from watermark.model.packed.four_bit import find_four_bit
 from watermark.model.packed.gptq import find_gptq
 from watermark.model.packed.interface import Finder
+from watermark.model.packed.onnx_quantised import find_onnx_quantised
 from watermark.model.packed.unpack import unpack
 
-_FINDERS: Final[tuple[Finder, ...]] = (find_gptq, find_compressed, find_four_bit)
+_FINDERS: Final[tuple[Finder, ...]] = (find_gptq, find_compressed, find_four_bit, find_onnx_quantised)
 
 
 def open_suspect(path: Path, *, limits: Limits | None = None, link_root: Path | None = None) -> Model:

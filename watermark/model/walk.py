@@ -14,6 +14,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -128,19 +129,26 @@ class Folder:
             # An entry that vanished between its listing and the look at it, or a folder that we may not read.
             raise _translate(error, str(error.filename)) from error
 
-    def find(self, name: str) -> Listed:
-        """List the one file `name` of the folder itself.
+    def find(self, path: str) -> Listed:
+        """List the one file at `path`, in the folder itself or below it.
 
         Raises:
-            PathEscapeError: the name is refused, or is a link or no file.
+            PathEscapeError: a name is refused, or is a link or no file.
             InputError: there is no such file.
         """
-        check_component(name)
+        *folders, name = path.split("/")
+        for component in (*folders, name):
+            check_component(component)
         try:
-            status = os.stat(name, dir_fd=self._handle, follow_symlinks=False)
-            return self._accept(self._handle, name, name, status)
+            with ExitStack() as stack:
+                current = self._handle
+                for folder in folders:
+                    current = os.open(folder, _OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=current)
+                    stack.callback(os.close, current)
+                status = os.stat(name, dir_fd=current, follow_symlinks=False)
+                return self._accept(current, name, path, status)
         except OSError as error:
-            raise _translate(error, name) from error
+            raise _translate(error, path) from error
 
     def open(self, listed: Listed) -> int:
         """Open a listed file and return its descriptor, which the caller closes.

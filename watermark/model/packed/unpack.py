@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 
-from watermark.errors import InputError
 from watermark.model.directory import Model
 from watermark.model.dtypes import dtype, encode
+from watermark.model.nameless import nameless_file, write_at
 from watermark.model.packed.interface import PackedWeight
 from watermark.model.safetensors import TensorInfo
 
@@ -37,10 +36,10 @@ def unpack(model: Model, packed: Iterable[PackedWeight]) -> None:
     try:
         for weight in packed:
             if descriptor < 0:
-                descriptor = _nameless_file()
+                descriptor = nameless_file()
             begin = place
             for data in _pieces(weight):
-                place += _write(descriptor, data, place)
+                place += write_at(descriptor, data, place)
             kind = dtype("F32")
             parts |= dict.fromkeys(weight.parts)
             weights.append(
@@ -60,14 +59,6 @@ def _free_name(weight: PackedWeight, model: Model) -> str:
     return weight.name if is_free else f"{weight.name} (unpacked)"
 
 
-def _nameless_file() -> int:
-    try:
-        with tempfile.TemporaryFile(prefix="weightmark-") as file:
-            return os.dup(file.fileno())
-    except OSError as error:
-        raise _no_room(error) from error
-
-
 def _pieces(weight: PackedWeight) -> Iterable[bytes]:
     row = math.prod(weight.shape[1:])
     step = max(1, _PIECE_ELEMENTS // max(1, row) // weight.row_step) * weight.row_step
@@ -77,21 +68,3 @@ def _pieces(weight: PackedWeight) -> Iterable[bytes]:
             values = weight.rows(start, stop)
         assert values.size == (stop - start) * row
         yield encode(values, dtype("F32"))
-
-
-def _write(descriptor: int, data: bytes, place: int) -> int:
-    view, at = memoryview(data), place
-    try:
-        while view:
-            count = os.pwrite(descriptor, view, at)
-            view, at = view[count:], at + count
-    except OSError as error:
-        raise _no_room(error) from error
-    return len(data)
-
-
-def _no_room(error: OSError) -> InputError:
-    return InputError(
-        f"the packed weights cannot be unpacked: {error.strerror}",
-        hint="set TMPDIR to a folder with room for the model in float32",
-    )
