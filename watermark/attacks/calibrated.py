@@ -83,7 +83,7 @@ def gptq(state: State, inputs: Mapping[str, Inputs], bits: int = 4, group: int =
 
 
 def awq(state: State, inputs: Mapping[str, Inputs], bits: int = 4, group: int = 128) -> State:
-    """Round to nearest after scaling up the inputs that are large, and scale back: of 21 scalings the one that errs least.
+    """Round to nearest with large inputs scaled up, and scale back: of 21 scalings the one that errs least.
 
     Lin et al., "AWQ", MLSys 2024, with the root mean square of an input for its mean magnitude, and without folding
     the scale into the layer before.

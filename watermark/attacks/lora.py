@@ -1,7 +1,7 @@
 """Fine-tuning by low-rank additions that are merged into the weights.
 
-How most models are tuned on one accelerator (Hu et al., "LoRA", ICLR 2022): every matrix moves in a few directions only,
-so a mark stays whole in all others. Costs the thief less than training all weights.
+How most models are tuned on one accelerator (Hu et al., "LoRA", ICLR 2022): every matrix moves in a few directions, so
+a mark stays whole in all others. Costs the thief less than training all weights.
 """
 
 from __future__ import annotations

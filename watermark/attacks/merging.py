@@ -57,7 +57,9 @@ def slerp(state: State, other: Weights, share: float) -> State:
         if angle.sin() < 1e-4:
             return straight
         length = (1.0 - share) * lengths[0] + share * lengths[1]
-        return length * (((1.0 - share) * angle).sin() * ours + (share * angle).sin() * theirs) / angle.sin()
+        mixed = ((1.0 - share) * angle).sin() * ours + (share * angle).sin() * theirs
+        bent: torch.Tensor = mixed * (length / angle.sin())
+        return bent
 
     return _each_float(state, [other], change)
 
@@ -126,7 +128,7 @@ def _each_float(
     others: Sequence[Weights],
     change: Callable[[str, torch.Tensor, list[torch.Tensor]], torch.Tensor],
 ) -> State:
-    """Change each float tensor beside those of the same name; float64 stays float64, all else is computed in float32."""
+    """Change each float tensor beside those of the same name, in float32 or, where it is float64, in float64."""
     merged: State = {}
     for name, tensor in state.items():
         if not tensor.is_floating_point():
