@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cli.answer import escaped, table
 from cli.page import INK, LIMIT, SERIES, literal, plot, write_page
 from cli.rehearse import USEFUL
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from cli.rehearse import Rehearsed, RehearseResult
 
 _MARKERS = "os^Dvp*XP<>"
+_TICKS = (0, 50, 80, 90, 95, 98, 99, 100, 101, 102, 105, 110, 120, 150, 200, 300)
 
 
 def json_of_rehearsal(result: RehearseResult) -> dict[str, Any]:
@@ -132,16 +135,33 @@ def draw_evidence(
             linestyle="--" if number >= len(colours) else "-",
             label=f"{family}: knows no mark" if is_baseline else literal(family),
         )
+    axes.set_xscale("function", functions=(_stretched, _back))
+    axes.set_xticks([share for share in _TICKS if axes.get_xlim()[0] <= share <= axes.get_xlim()[1]], minor=False)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_yscale("symlog", linthresh=10)
     axes.set_ylim(0, max(point.bits for point in shown) * 3 + 10)
     axes.axhline(-threshold, color=limit, linestyle=":", linewidth=1.5)
-    axes.annotate(f"needed: {-threshold:,.0f}", (axes.get_xlim()[0], -threshold), color=limit, va="bottom")
+    axes.annotate(
+        f"needed: {-threshold:,.0f}", (0, -threshold), xycoords=("axes fraction", "data"), color=limit, va="bottom"
+    )
     axes.axvline(useful * 100, color=ink, linestyle=":", linewidth=1)
     axes.annotate("useful from here", (useful * 100, 1), xycoords=("data", "axes fraction"), color=ink, va="bottom")
     axes.set_xlabel("quality kept, %")
     axes.set_ylabel("bits of evidence")
     legend = axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     _ink(legend.get_texts(), ink)
+
+
+def _stretched(quality: Any) -> Any:
+    """Where a quality in per cent stands on its axis: what costs a thief next to nothing is told apart."""
+    lost = np.asarray(quality, np.float64) - 100
+    return np.sign(lost) * np.log1p(np.abs(lost))
+
+
+def _back(place: Any) -> Any:
+    """The quality that stands at this place."""
+    place = np.asarray(place, np.float64)
+    return 100 + np.sign(place) * np.expm1(np.abs(place))
 
 
 def _ink(texts: Sequence[Any], ink: str) -> None:

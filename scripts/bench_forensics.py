@@ -110,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where classes C to E keep trainings, points and plots")
     parser.add_argument("--nulls-every", type=int, default=1, help="nulls beside one point in so many")
+    parser.add_argument("--longest", type=int, default=10, help="class D: original trainings to go on for at most")
     parser.add_argument("--subjects", nargs="*", choices=list(SUBJECTS), default=list(SUBJECTS))
     arguments = parser.parse_args(argv)
     if arguments.which in CLASSES:
@@ -117,7 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error("classes C to E and `strongest` need --folder")
         short = []
         for name in arguments.subjects:
-            short += run_class(arguments.which, SUBJECTS[name], arguments.folder, arguments.nulls_every)
+            limits = arguments.nulls_every, arguments.longest
+            short += run_class(arguments.which, SUBJECTS[name], arguments.folder, *limits)
         return _ending(short)
     return _ending(_disguised(arguments))
 

@@ -29,10 +29,14 @@ SMOOTHING = 0.1
 
 @dataclass(frozen=True)
 class Thief:
-    """Who trains: on which model's weights (its name keeps the results apart), with all data of the owner."""
+    """Who trains: on which model's weights (its name keeps the results apart), with all data of the owner.
+
+    `longest` is how many original trainings he goes on for at most.
+    """
 
     trained: Trained
     whose: str
+    longest: int = 10
 
     def tune(self, state: State, name: str, steps: int, rate: float, loss: Callable[..., Any] | None = None) -> State:
         """Further training of all layers on batches of his own."""
@@ -142,7 +146,7 @@ def _training(thief: Thief) -> Iterator[Point]:
             return thief.tune(pruning.magnitude(state, percent / 100), f"pruned {percent}, tuned", steps, rate)
 
         yield Point("pruned, then fine-tuned", f"{percent} %", fine_pruned)
-    for times in (1, 3, 10):
+    for times in (times for times in (1, 3, 10) if times <= thief.longest):
         yield Point("training continued", f"{times} x", lambda state, t=times: thief.continued(state, t))
 
 

@@ -56,8 +56,8 @@ class Row:
 class Bench:
     """One subject: the marked model, an owner with another secret, and an independent model."""
 
-    def __init__(self, subject: Subject, folder: Path, *, is_based: bool = False) -> None:
-        self.subject, self.trained = subject, Trained(subject, folder / subject.name)
+    def __init__(self, subject: Subject, folder: Path, longest: int, *, is_based: bool = False) -> None:
+        self.subject, self.trained, self.longest = subject, Trained(subject, folder / subject.name), longest
         self.trained.folder.mkdir(parents=True, exist_ok=True)
         self.trained.child(0)
         base = str(self.trained.folder / "base-1") if is_based else None
@@ -80,10 +80,10 @@ class Bench:
 
     def run(self, which: str, nulls_every: int) -> tuple[RehearseResult, list[Row]]:
         """All points of a class, and the nulls beside one point in so many."""
-        points = points_of(which, Thief(self.trained, self.whose))
+        points = points_of(which, Thief(self.trained, self.whose, self.longest))
         result = self.ours.run(points, self.measure, self._tell)
         # The stranger's trainings must be kept apart from those of our copy.
-        theirs = points_of(which, Thief(self.trained, "independent"))
+        theirs = points_of(which, Thief(self.trained, "independent", self.longest))
         stranger = self.trained.independent()
         wrong = [self._instead(point, "wrong key", self.ours.state) for point in points[1::nulls_every]]
         innocent = [
@@ -163,11 +163,11 @@ def draw(bench: Bench, rows: list[Row], title: str, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def run_class(which: str, subject: Subject, folder: Path, nulls_every: int) -> list[str]:
+def run_class(which: str, subject: Subject, folder: Path, nulls_every: int, longest: int) -> list[str]:
     """Run a class on one subject, print its tables, write its plots; what falls short."""
     short: list[str] = []
     for is_based in (False, True) if which == "E" else (False,):
-        bench = Bench(subject, folder, is_based=is_based)
+        bench = Bench(subject, folder, longest, is_based=is_based)
         name = f"{which}, base declared" if is_based else which
         result, rows = bench.run(which, nulls_every)
         print(f"\n### {subject.name}: {TITLES[name]}\n")
