@@ -172,6 +172,6 @@ def run_class(which: str, subject: Subject, folder: Path, nulls_every: int, long
         result, rows = bench.run(which, nulls_every)
         print(f"\n### {subject.name}: {TITLES[name]}\n")
         print("\n".join(table(bench, result, rows)), flush=True)
-        draw(bench, rows, TITLES[name], folder / f"{subject.name} {name.replace(',', '')}.svg")
+        draw(bench, rows, TITLES[name], folder / f"{subject.name}-{name.replace(', ', '-').replace(' ', '-')}.svg")
         short += [f"{subject.name}, {line}" for line in shortfalls(bench, result, rows)]
     return short
