@@ -128,14 +128,16 @@ def table(bench: Bench, result: RehearseResult, rows: list[Row]) -> Iterator[str
         yield "| " + " | ".join(cells) + " |"
 
 
-def shortfalls(bench: Bench, result: RehearseResult, rows: list[Row]) -> Iterator[str]:
-    """What is less than promised, in words; nulls that speak, for any model."""
-    for row in rows:
-        if row.null > NULL_BITS:
-            yield f"{row.point.key}: a null shows {row.null:.0f} bits"
-        if row.point.utility >= bench.subject.useful and row.point.verdict != OURS:
-            promised = "promised" if bench.carriers >= PROMISED_CARRIERS else "not promised"
-            yield f"{row.point.key}: {row.point.bits:.0f} bits, quality {row.point.utility:.1%} ({promised})"
+def lost(bench: Bench, rows: list[Row]) -> list[str]:
+    """The useful models that are not found any more: where the mark ends."""
+    useful = [row.point for row in rows if row.point.utility >= bench.subject.useful]
+    return [f"{one.key}: {one.bits:.0f} bits, quality {one.utility:.1%}" for one in useful if one.verdict != OURS]
+
+
+def shortfalls(bench: Bench, rows: list[Row]) -> list[str]:
+    """What is less than promised, in words: useful large models that are lost, and nulls that speak, for any model."""
+    speaking = [f"{row.point.key}: a null shows {row.null:.0f} bits" for row in rows if row.null > NULL_BITS]
+    return speaking + (lost(bench, rows) if bench.carriers >= PROMISED_CARRIERS else [])
 
 
 def draw(bench: Bench, rows: list[Row], title: str, path: Path) -> None:
@@ -173,5 +175,6 @@ def run_class(which: str, subject: Subject, folder: Path, nulls_every: int, long
         print(f"\n### {subject.name}: {TITLES[name]}\n")
         print("\n".join(table(bench, result, rows)), flush=True)
         draw(bench, rows, TITLES[name], folder / f"{subject.name}-{name.replace(', ', '-').replace(' ', '-')}.svg")
-        short += [f"{subject.name}, {line}" for line in shortfalls(bench, result, rows)]
+        print("\nends at: " + ("; ".join(lost(bench, rows)) or "none of these"), flush=True)
+        short += [f"{subject.name}, {line}" for line in shortfalls(bench, rows)]
     return short
