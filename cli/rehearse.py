@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cli.callables import load_callable
 from cli.check import CheckRequest, check_unlocked
@@ -30,6 +30,8 @@ from watermark.evidence import THRESHOLD_LOG2_P
 if TYPE_CHECKING:
     import torch
 
+#: Told how many points are done, of how many, and what comes next.
+Telling: TypeAlias = Callable[[int, int, str], None]
 OWNER, RECIPIENT = "rehearsal", "the recipient"
 #: What stands in for a passphrase: nothing of the throw-away owner is worth one.
 _PHRASE = b"a rehearsal keeps no secret"
@@ -104,7 +106,7 @@ class RehearseResult:
         return [point for point in self.useful if point.verdict != OURS]
 
 
-def rehearse(request: RehearseRequest, progress: Callable[[int, int, str], None] | None = None) -> RehearseResult:
+def rehearse(request: RehearseRequest, progress: Telling | None = None) -> RehearseResult:
     """Mark, attack, check, measure; the points already noted in the work folder are not run again.
 
     `progress` is told how many points are done, of how many, and what comes next.
@@ -117,29 +119,82 @@ def rehearse(request: RehearseRequest, progress: Callable[[int, int, str], None]
 
     measure = load_callable(request.quality) if request.quality else None
     custom = {name.removeprefix("python:"): load_callable(name) for name in request.attacks}
-    copy, expected, strength = _marked_copy(request)
-    state = load_state(copy)
-    home = Home.open(request.work / "owner")
-    secrets = OwnerSecrets(home, _PHRASE)
+    rehearsal = Rehearsal(request)
     base = load_state(Path(request.base), allow_torch=True) if request.base else None
-    points = chosen(sweep(base, custom), request.families)
-    notes = _read_notes(request.work / _NOTES)
-    if measure is not None and points and points[0].key not in notes:
-        _number(measure(copy))  # fails before the first attack, not after
-    done: list[Rehearsed] = []
-    for number, point in enumerate(points):
+    return rehearsal.run(chosen(sweep(base, custom), request.families), measure, progress)
+
+
+class Rehearsal:
+    """A marked copy in a work folder and what was tried on it, for whoever brings points and a measure of his own.
+
+    `state` are the weights of the copy that a throw-away owner released, made once and found again later.
+    """
+
+    def __init__(self, request: RehearseRequest) -> None:
+        """Release the copy, or find it in a folder that holds this very rehearsal."""
+        from watermark.model.torch_state import load_state
+
+        self.request = request
+        self.copy, self.expected_log2_p, self.strength = _marked_copy(request)
+        self.state: dict[str, torch.Tensor] = load_state(self.copy)
+        self._secrets = OwnerSecrets(Home.open(request.work / "owner"), _PHRASE)
+
+    def run(
+        self, points: Sequence[Point], measure: Callable[[Path], Any] | None, progress: Telling | None = None
+    ) -> RehearseResult:
+        """Every point in order, the untouched copy first: what `rehearse` does once it knows the points."""
+        path = self.request.work / _NOTES
+        notes = _read_notes(path)
+        if measure is not None and points and points[0].key not in notes:
+            _number(measure(self.copy))  # fails before the first attack, not after
+        done: list[Rehearsed] = []
+        for number, point in enumerate(points):
+            if progress is not None:
+                progress(number, len(points), point.key)
+            found = notes.get(point.key)
+            if found is None:
+                found = self._try(point, measure, done[0] if done else None)
+                with open(path, "a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(asdict(found)) + "\n")
+            done.append(found)
         if progress is not None:
-            progress(number, len(points), point.key)
-        found = notes.get(point.key)
-        if found is None:
-            found = _try(request, point, state, copy, secrets, measure, done[0] if done else None)
-            with open(request.work / _NOTES, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(asdict(found)) + "\n")
-        done.append(found)
-    if progress is not None:
-        progress(len(points), len(points), "")
-    name = request.quality or BY_DISTANCE
-    return RehearseResult(tuple(done), name, strength, expected, THRESHOLD_LOG2_P, request.work)
+            progress(len(points), len(points), "")
+        name = self.request.quality or BY_DISTANCE
+        return RehearseResult(
+            tuple(done), name, self.strength, self.expected_log2_p, THRESHOLD_LOG2_P, self.request.work
+        )
+
+    def _try(self, point: Point, measure: Callable[[Path], Any] | None, untouched: Rehearsed | None) -> Rehearsed:
+        from watermark.attacks.finetune import movement
+        from watermark.model.torch_state import save_state
+
+        attacked = point.attack(self.state)
+        suspect = self.request.work / "suspect"
+        shutil.rmtree(suspect, ignore_errors=True)
+        save_state(suspect, attacked)
+        home = self._secrets.home
+        answer = check_unlocked(CheckRequest(home.path, str(suspect)), home, _PHRASE, self._secrets)
+        usable = self.state if point.renames else attacked
+        if measure is None:
+            quality = utility = max(0.0, 1.0 - movement(self.state, usable))
+        else:
+            if point.renames:
+                shutil.rmtree(suspect)
+                save_state(suspect, usable)
+            _copy_companions(self.copy, suspect)
+            quality = _number(measure(suspect))
+            whole = untouched.quality if untouched is not None else quality
+            utility = quality / whole if whole > 0 else math.nan
+        shutil.rmtree(suspect)
+        return Rehearsed(
+            point.family,
+            point.strength,
+            answer.verdict,
+            answer.recipient == RECIPIENT,
+            max(0.0, -(answer.log2_p_adjusted or 0.0)),
+            quality,
+            utility,
+        )
 
 
 def _marked_copy(request: RehearseRequest) -> tuple[Path, float, float]:
@@ -174,46 +229,6 @@ def _marked_copy(request: RehearseRequest) -> tuple[Path, float, float]:
     facts = {"copy": str(copy), "expected_log2_p": result.expected_log2_p, "chosen_strength": result.strength}
     replace_file(noted, json.dumps(plan | facts, indent=2).encode("utf-8"))
     return copy, result.expected_log2_p, result.strength
-
-
-def _try(
-    request: RehearseRequest,
-    point: Point,
-    state: dict[str, torch.Tensor],
-    copy: Path,
-    secrets: OwnerSecrets,
-    measure: Callable[[Path], Any] | None,
-    untouched: Rehearsed | None,
-) -> Rehearsed:
-    from watermark.attacks.finetune import movement
-    from watermark.model.torch_state import save_state
-
-    attacked = point.attack(state)
-    suspect = request.work / "suspect"
-    shutil.rmtree(suspect, ignore_errors=True)
-    save_state(suspect, attacked)
-    answer = check_unlocked(CheckRequest(secrets.home.path, str(suspect)), secrets.home, _PHRASE, secrets)
-    usable = state if point.renames else attacked
-    if measure is None:
-        quality = utility = max(0.0, 1.0 - movement(state, usable))
-    else:
-        if point.renames:
-            shutil.rmtree(suspect)
-            save_state(suspect, usable)
-        _copy_companions(copy, suspect)
-        quality = _number(measure(suspect))
-        whole = untouched.quality if untouched is not None else quality
-        utility = quality / whole if whole > 0 else math.nan
-    shutil.rmtree(suspect)
-    return Rehearsed(
-        point.family,
-        point.strength,
-        answer.verdict,
-        answer.recipient == RECIPIENT,
-        max(0.0, -(answer.log2_p_adjusted or 0.0)),
-        quality,
-        utility,
-    )
 
 
 def _copy_companions(copy: Path, suspect: Path) -> None:

@@ -48,7 +48,17 @@ def sweep(base: Mapping[str, torch.Tensor] | None, custom: Mapping[str, Callable
 
     `base` is the declared public base, which a thief can merge with; None where there is none.
     """
-    from watermark.attacks import disguise, merging, noise, precision, pruning, truncation
+    from watermark.attacks import (
+        clipping,
+        clustering,
+        disguise,
+        merging,
+        noise,
+        precision,
+        pruning,
+        shifting,
+        truncation,
+    )
     from watermark.attacks.catalogue import ATTACKS, in_order
 
     yield Point("untouched", "", ATTACKS["none"])
@@ -63,6 +73,16 @@ def sweep(base: Mapping[str, torch.Tensor] | None, custom: Mapping[str, Callable
     yield Point("quantise", "fp16", precision.to_fp16)
     for bits in (8, 6, 5, 4, 3, 2):
         yield Point("quantise", f"int{bits}, groups of 128", partial(precision.integer_groups, bits=bits))
+    yield Point("quantise", "NF4", precision.nf4)
+    for form in ("e4m3", "e5m2"):
+        yield Point("quantise", f"fp8 {form}", partial(precision.fp8, form=form))
+    yield Point("quantise", "three values", precision.ternary)
+    for bits in (6, 5, 4):
+        yield Point("shared values", f"{1 << bits}", partial(clustering.shared_values, bits=bits))
+    for limit in (3.0, 2.0, 1.5):
+        yield Point("clip", f"at {limit:g} deviations", partial(clipping.at_deviations, limit=limit))
+    for times in (0.5, 1.5):
+        yield Point("shift", f"{times:g} x the mean row", partial(shifting.by_mean_row, strength=times))
     for percent in (75, 50, 25, 10):
         yield Point("low rank", f"{percent} % kept", partial(truncation.svd, share=percent / 100))
     yield Point("rename and re-shard", "", partial(disguise.renamed, seed=SEED), renames=True)

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cli.answer import escaped, table
 from cli.page import INK, LIMIT, SERIES, literal, plot, write_page
 from cli.rehearse import USEFUL
+from cli.rehearse_sweep import BASELINE
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from cli.rehearse import Rehearsed, RehearseResult
 
 _MARKERS = "os^Dvp*XP<>"
+_TICKS = (0, 50, 80, 90, 95, 98, 99, 100, 101, 102, 105, 110, 120, 150, 200, 300)
 
 
 def json_of_rehearsal(result: RehearseResult) -> dict[str, Any]:
@@ -97,40 +101,69 @@ def write_rehearsal_page(path: Path, result: RehearseResult, model: Path) -> Non
 
 
 def _chart(result: RehearseResult) -> Markup | None:
-    """Evidence against quality, a line a family; the corner at the upper left is where a thief ends."""
-    shown = [point for point in result.points if not math.isnan(point.utility)]
-    if not shown:
+    """Evidence against quality as a plot of the page."""
+    if all(math.isnan(point.utility) for point in result.points):
         return None
+    says = "Bits of evidence against quality kept, one line for each family of attacks"
+    return plot(lambda axes: draw_evidence(axes, result.points, result.threshold, useful=USEFUL), height=5.2, says=says)
+
+
+def draw_evidence(
+    axes: Axes,
+    points: Sequence[Rehearsed],
+    threshold: float,
+    *,
+    useful: float,
+    colours: Sequence[str] = SERIES,
+    ink: str = INK,
+    limit: str = LIMIT,
+) -> None:
+    """Evidence against quality, a line a family; the corner at the upper left is where a thief ends."""
+    shown = [point for point in points if not math.isnan(point.utility)]
     families: dict[str, list[Rehearsed]] = {}
     for point in shown:
         families.setdefault(point.family, []).append(point)
-
-    def draw(axes: Axes) -> None:
-        for number, (family, points) in enumerate(families.items()):
-            line = sorted(points, key=lambda point: point.utility)
-            axes.plot(
-                [point.utility * 100 for point in line],
-                [point.bits for point in line],
-                color=SERIES[number % len(SERIES)],
-                marker=_MARKERS[number % len(_MARKERS)],
-                linestyle="--" if number >= len(SERIES) else "-",
-                label=literal(family),
-            )
-        axes.set_yscale("symlog", linthresh=10)
-        axes.set_ylim(0, max(point.bits for point in shown) * 3 + 10)
-        axes.axhline(-result.threshold, color=LIMIT, linestyle=":", linewidth=1.5)
-        axes.annotate(
-            f"needed: {-result.threshold:,.0f}", (axes.get_xlim()[0], -result.threshold), color=LIMIT, va="bottom"
+    for number, (family, members) in enumerate(families.items()):
+        line = sorted(members, key=lambda point: point.utility)
+        is_baseline = family == BASELINE
+        axes.plot(
+            [point.utility * 100 for point in line],
+            [point.bits for point in line],
+            color=ink if is_baseline else colours[number % len(colours)],
+            linewidth=3 if is_baseline else 1.5,
+            marker=_MARKERS[number % len(_MARKERS)],
+            linestyle="--" if number >= len(colours) else "-",
+            label=f"{family}: knows no mark" if is_baseline else literal(family),
         )
-        axes.axvline(USEFUL * 100, color=INK, linestyle=":", linewidth=1)
-        axes.set_xlabel("quality kept, %")
-        axes.set_ylabel("bits of evidence")
-        legend = axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-        _ink(legend.get_texts())
+    axes.set_xscale("function", functions=(_stretched, _back))
+    axes.set_xticks([share for share in _TICKS if axes.get_xlim()[0] <= share <= axes.get_xlim()[1]], minor=False)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_yscale("symlog", linthresh=10)
+    axes.set_ylim(0, max(point.bits for point in shown) * 3 + 10)
+    axes.axhline(-threshold, color=limit, linestyle=":", linewidth=1.5)
+    axes.annotate(
+        f"needed: {-threshold:,.0f}", (0, -threshold), xycoords=("axes fraction", "data"), color=limit, va="bottom"
+    )
+    axes.axvline(useful * 100, color=ink, linestyle=":", linewidth=1)
+    axes.annotate("useful from here", (useful * 100, 1), xycoords=("data", "axes fraction"), color=ink, va="bottom")
+    axes.set_xlabel("quality kept, %")
+    axes.set_ylabel("bits of evidence")
+    legend = axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    _ink(legend.get_texts(), ink)
 
-    return plot(draw, height=5.2, says="Bits of evidence against quality kept, one line for each family of attacks")
+
+def _stretched(quality: Any) -> Any:
+    """Where a quality in per cent stands on its axis: what costs a thief next to nothing is told apart."""
+    lost = np.asarray(quality, np.float64) - 100
+    return np.sign(lost) * np.log1p(np.abs(lost))
 
 
-def _ink(texts: Sequence[Any]) -> None:
+def _back(place: Any) -> Any:
+    """The quality that stands at this place."""
+    place = np.asarray(place, np.float64)
+    return 100 + np.sign(place) * np.expm1(np.abs(place))
+
+
+def _ink(texts: Sequence[Any], ink: str) -> None:
     for text in texts:
-        text.set_color(INK)
+        text.set_color(ink)

@@ -35,7 +35,10 @@ __all__ = [
     "SentenceEncoder",
     "digit_images",
     "digits_accuracy",
+    "digits_batches",
     "digits_cnn",
+    "digits_loss",
+    "digits_network",
     "digits_twins",
     "finetune_retrieval",
     "innocent_minilm",
@@ -103,44 +106,47 @@ def digit_images() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tens
     return images[trained], labels[trained], images[held_out], labels[held_out]
 
 
-def _digits_network() -> torch.nn.Module:
-    """About 154,000 parameters."""
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(1, 32, 3, padding=1),
-        torch.nn.ReLU(),
-        torch.nn.Conv2d(32, 64, 3, padding=1),
-        torch.nn.ReLU(),
-        torch.nn.MaxPool2d(2),
-        torch.nn.Flatten(),
-        torch.nn.Linear(64 * 16, 130),
-        torch.nn.ReLU(),
-        torch.nn.Linear(130, 10),
-    )
+def digits_network(seed: int = 0) -> torch.nn.Module:
+    """About 154,000 parameters, drawn from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(1, 32, 3, padding=1),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(32, 64, 3, padding=1),
+            torch.nn.ReLU(),
+            torch.nn.MaxPool2d(2),
+            torch.nn.Flatten(),
+            torch.nn.Linear(64 * 16, 130),
+            torch.nn.ReLU(),
+            torch.nn.Linear(130, 10),
+        )
+
+
+def digits_batches(seed: int) -> Iterator[torch.Tensor]:
+    """Places of 128 training images without end."""
+    stream = torch.Generator().manual_seed(seed)
+    while True:
+        yield torch.randint(len(digit_images()[1]), (128,), generator=stream)
+
+
+def digits_loss(module: torch.nn.Module, batch: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
+    """Mean cross entropy of the labels."""
+    images, labels, _, _ = digit_images()
+    return torch.nn.functional.cross_entropy(module(images[batch]), labels[batch], label_smoothing=smoothing)
 
 
 def digits_cnn(seed: int, steps: int = 100) -> Digits:
     """Train a digit classifier from `seed`: initialisation and order of batches; about two seconds."""
-    images, labels, _, _ = digit_images()
-
-    def batches() -> Iterator[torch.Tensor]:
-        stream = torch.Generator().manual_seed(seed)
-        while True:
-            yield torch.randint(len(labels), (128,), generator=stream)
-
-    def loss(module: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(module(images[batch]), labels[batch])
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = _digits_network()
-    state = finetune(module, batches(), loss, steps=steps, learning_rate=3e-3, seed=seed).state
-    return Digits(state, digits_accuracy(state))
+    batches = digits_batches(seed)
+    tuned = finetune(digits_network(seed), batches, digits_loss, steps=steps, learning_rate=3e-3, seed=seed)
+    return Digits(tuned.state, digits_accuracy(tuned.state))
 
 
 def digits_accuracy(state: State) -> float:
     """The share of held-out digits that the classifier of these weights names rightly."""
     _, _, images, labels = digit_images()
-    module = _digits_network()
+    module = digits_network()
     module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     with torch.inference_mode():
         return float((module(images).argmax(dim=1) == labels).float().mean())

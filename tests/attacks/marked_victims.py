@@ -41,9 +41,9 @@ class Shown:
 class Victim:
     """One model with one mark; everything about it is computed once."""
 
-    def __init__(self, folder: Path, reference_state: State) -> None:
+    def __init__(self, folder: Path, reference_state: State, strength: float = STRENGTH) -> None:
         reference = write(folder / "reference", reference_state)
-        self.marked: MarkedModel = mark_model(reference, folder / "copies", strength=STRENGTH)
+        self.marked: MarkedModel = mark_model(reference, folder / "copies", strength=strength)
         self.state: State = load_state(self.marked.copies[0])
         self.names = {t.digest.hex(): t.names[0] for t in self.marked.plan.surveys.values()}
         self.untouched_z = self.plain(self.state).z

@@ -27,6 +27,7 @@ from watermark.errors import (
     VerificationError,
     WeightmarkError,
 )
+from watermark.evidence import predicted_bits_with_reference
 
 pytestmark = pytest.mark.slow  # scrypt costs a second at each unlocking and each mark
 
@@ -88,6 +89,26 @@ def test_an_innocent_model_of_the_same_shape_is_not_shown(world, tmp_path, seed)
     assert found.verdict == "not-shown"
     assert found.log2_p_adjusted > -20
     assert found.release is None
+
+
+def test_a_fine_tune_that_moved_its_rows_unevenly_shows_all_of_its_mark(tmp_path):
+    # The mark is a share of each row's move from the base, however large the weights are: rows that hardly moved must
+    # not outweigh the others.
+    home = make_home(tmp_path / "home")
+    base, draw = random_weights(seed=73), np.random.default_rng(74)
+    tuned = {
+        name: (w + draw.normal(0, 0.004, w.shape) * 10.0 ** draw.uniform(-2, 0, (len(w), *[1] * (w.ndim - 1)))).astype(
+            np.float32
+        )
+        for name, w in base.items()
+    }
+    base_folder, model = write_model(tmp_path / "base", base), write_model(tmp_path / "model", tuned)
+    make_release(home, model, tmp_path / "out", base=str(base_folder), strength=0.05)
+    found = check_suspect(home, tmp_path / "out")
+    carriers = sum(w.size for w in tuned.values() if w.ndim > 1)
+    # Nothing but the other layer, half as strong, stands against the mark.
+    assert -found.log2_p_adjusted > 0.7 * predicted_bits_with_reference(carriers, 0.05 * (2 / 3) ** 0.5, 0.05 / 3**0.5)
+    assert check_suspect(home, model).log2_p_adjusted in (None, 0.0)
 
 
 def test_the_declared_base_is_a_shared_ancestor_and_a_sibling_is_innocent(tmp_path):

@@ -1,17 +1,17 @@
-"""Fewer bits a weight: casts to half precision, 8-bit and 4-bit integers, NormalFloat.
+"""Fewer bits a weight: casts to half precision, 8-bit floats, integers of 8 bits and less, NormalFloat, three values.
 
 What a host does anyway to serve a model cheaply, hence the attack that costs a thief least: a cast is free and
 int8 rounding cannot be told from the original in use. Integer forms come simulated (codes turned back into
 weights, as a serving engine computes with them) and, for int8, as the codes and scales that lie on a disk.
 
-Rounding is to nearest, without calibration data; GPTQ and AWQ, which need data, are not here.
+Rounding is to nearest, without calibration data; GPTQ and AWQ, which need data, are in `calibrated`.
 """
 
 from __future__ import annotations
 
 import torch
 
-from watermark.attacks.interface import State, each_target, is_target
+from watermark.attacks.interface import State, by_name, each_target, is_target
 from watermark.errors import InputError
 
 # The 16 values of NormalFloat4: Dettmers et al., "QLoRA" (2023), appendix E.
@@ -22,6 +22,8 @@ NF4_VALUES = (
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 )  # fmt: skip
 NF4_BLOCK = 64
+
+FP8 = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
 
 SCALE_SUFFIX = ".scale"
 
@@ -50,6 +52,40 @@ def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     wide = tensor.detach().to(torch.float64 if tensor.dtype == torch.float64 else torch.float32)
     limit = torch.finfo(dtype).max
     return wide.clamp(-limit, limit).to(dtype)
+
+
+def fp8(state: State, form: str) -> State:
+    """Round each target to an 8-bit float, `e4m3` or `e5m2`, scaled so that its largest weight is the largest of these.
+
+    The form in which new accelerators compute; costs the thief next to nothing with e4m3, a little more with e5m2
+    (Micikevicius et al., "FP8 Formats for Deep Learning", 2022).
+
+    Raises:
+        InputError: no 8-bit float has that name.
+    """
+    dtype = by_name(FP8, form, what="8-bit float")
+
+    def change(_name: str, rows: torch.Tensor) -> torch.Tensor:
+        scale = rows.abs().max() / torch.finfo(dtype).max
+        return rows if scale == 0 else (rows / scale).to(dtype).to(rows.dtype) * scale
+
+    return each_target(state, change)
+
+
+def ternary(state: State) -> State:
+    """Round each row to three values: zero, and one magnitude with either sign.
+
+    Weights below 0.7 of the row's mean magnitude become zero, the others the mean magnitude of those that stay (Li
+    et al., "Ternary Weight Networks", 2016). Ruins most models that were not trained for it.
+    """
+
+    def change(_name: str, rows: torch.Tensor) -> torch.Tensor:
+        size = rows.abs()
+        stays = size > 0.7 * size.mean(dim=1, keepdim=True)
+        level = (size * stays).sum(dim=1, keepdim=True) / stays.sum(dim=1, keepdim=True).clamp_min(1)
+        return rows.sign() * stays * level
+
+    return each_target(state, change)
 
 
 def int8_per_channel(state: State) -> State:
@@ -108,20 +144,22 @@ def integer_groups(state: State, bits: int, group: int = 128) -> State:
             f"cannot quantise to {bits} bits in groups of {group}", hint="use 1 to 8 bits and a group of at least 1"
         )
 
-    def change(_name: str, rows: torch.Tensor) -> torch.Tensor:
-        width = rows.shape[1]
-        padding = -width % group
-        if padding:
-            # Repeating the row's last weight leaves smallest and largest of its last group as they are.
-            rows = torch.cat([rows, rows[:, -1:].expand(-1, padding)], dim=1)
-        groups = rows.reshape(-1, group)
-        low, high = groups.aminmax(dim=1, keepdim=True)
-        step = (high - low) / ((1 << bits) - 1)
-        step[step == 0] = 1.0
-        rounded = ((groups - low) / step).round() * step + low
-        return rounded.reshape(rows.shape)[:, :width]
+    return each_target(state, lambda _name, rows: round_groups(rows, bits, group))
 
-    return each_target(state, change)
+
+def round_groups(rows: torch.Tensor, bits: int, group: int) -> torch.Tensor:
+    """One matrix of `integer_groups`."""
+    width = rows.shape[1]
+    padding = -width % group
+    if padding:
+        # Repeating the row's last weight leaves smallest and largest of its last group as they are.
+        rows = torch.cat([rows, rows[:, -1:].expand(-1, padding)], dim=1)
+    groups = rows.reshape(-1, group)
+    low, high = groups.aminmax(dim=1, keepdim=True)
+    step = (high - low) / ((1 << bits) - 1)
+    step[step == 0] = 1.0
+    rounded = ((groups - low) / step).round() * step + low
+    return rounded.reshape(rows.shape)[:, :width]
 
 
 def int4_groups(state: State, group: int = 128) -> State:

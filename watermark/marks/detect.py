@@ -92,10 +92,10 @@ def score(name: str, values: SpanValues, chips: OwnerChips, layout: BlockLayout)
     if name == BLIND:
         return score_blind(values.patterns, chips, layout)
     shown = residual(name, values, layout)
-    if shown is None or values.reference is None:
+    if shown is None or values.marked is None:
         return None
     own_unit = values.is_code and name in (REGRESSION, BASE_REGRESSION)
-    stands_for = values.suspect if own_unit else values.reference
+    stands_for = values.suspect if own_unit else values.marked
     return score_difference(shown, stands_for, chips, layout, None if name == UNCLIPPED else _CLIP_MEDIANS)
 
 

@@ -93,6 +93,11 @@ class SpanValues:
         """The suspect's values, with 0 for what is no number."""
         return floats_of(self.patterns)
 
+    @property
+    def marked(self) -> Floats | None:
+        """What the mark is a share of: the reference, or its difference from the base; None without a reference."""
+        return self.reference if self.reference is None or self.base is None else self.reference - self.base
+
 
 def read_values(sources: Sources, carrier: Carrier, span: Span) -> SpanValues:
     """Read one span of the suspect and, block by block the same, of reference and base."""
@@ -191,7 +196,7 @@ def score_difference(
 ) -> LineSums:
     """Exact sums of a difference against the owner's chips, lines weighted by signal over noise; all flat.
 
-    The mark is a fixed share of a row's deviation, so the median |w| of `stands_for` (the reference; integer codes
+    The mark is a fixed share of a row's deviation, so the median |w| of `stands_for` (what was marked; integer codes
     measure themselves) stands for the signal, and the scale of the difference for one over the noise.
     """
     scales, weights = [], []

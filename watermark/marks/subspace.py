@@ -105,11 +105,11 @@ def score_span(
             for x, w, _ in rows_together(values, layout.row)
         ]
     )
-    assert values.reference is not None
+    assert values.marked is not None
     turned: NDArray[np.float32] = difference @ directions.vectors
     scored = {}
     for name in names:
         kept = directions.kept[SUBSPACES.index(name)]
         shown: Floats = turned[:, :kept] @ directions.vectors[:, :kept].T
-        scored[name] = score_difference(shown.ravel(), values.reference, drawn, layout, None)
+        scored[name] = score_difference(shown.ravel(), values.marked, drawn, layout, None)
     return scored

@@ -149,8 +149,8 @@ def fold_span(
 
 def _recipient_unit(values: SpanValues, carrier: Carrier) -> Floats:
     """Size of the recipient layer at each carrier: alpha sqrt(1/3) sigma_row of the reference (or of its delta)."""
-    assert values.reference is not None
-    moved = values.reference if values.base is None else values.reference - values.base
+    moved = values.marked
+    assert moved is not None
     spread = [np.repeat(deviations(rows), rows.shape[1]) for rows in as_rows(moved, carrier.marked.layout.row)]
     scale = np.float32(carrier.marked.alpha * math.sqrt(1 - OWNER_ENERGY))
     return np.concatenate(spread) * scale

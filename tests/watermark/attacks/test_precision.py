@@ -97,8 +97,45 @@ def test_nf4_rounds_to_its_nearest_value() -> None:
 
 
 @pytest.mark.parametrize(
-    "attack", [precision.int8_per_channel, precision.int8_codes, precision.int4_groups, precision.nf4]
+    "attack",
+    [
+        precision.int8_per_channel,
+        precision.int8_codes,
+        precision.int4_groups,
+        precision.nf4,
+        precision.ternary,
+        lambda state: precision.fp8(state, "e4m3"),
+    ],
 )
 def test_zero_weights_stay_zero(attack) -> None:  # type: ignore[no-untyped-def]
     state: State = {"w": torch.zeros(4, 200)}
     assert not bool(attack(state)["w"].any())
+
+
+@pytest.mark.parametrize(("form", "bits"), [("e4m3", 3), ("e5m2", 2)])
+def test_fp8_keeps_as_many_bits_of_each_weight(form: str, bits: int) -> None:
+    before = small_state()["embedding"]
+    after = precision.fp8(small_state(), form)["embedding"]
+    scale = before.abs().max() / torch.finfo(precision.FP8[form]).max
+    ordinary = before.abs() > before.abs().max() / 100
+    assert bool(((after - before).abs()[ordinary] <= before.abs()[ordinary] * 2.0**-bits * 0.5001).all())
+    assert torch.equal((after / scale).to(precision.FP8[form]).float() * scale, after)
+    assert after.abs().max() == pytest.approx(float(before.abs().max()))
+
+
+def test_fp8_of_an_unknown_form_is_refused() -> None:
+    with pytest.raises(InputError, match="no 8-bit float is called 'e3m4'"):
+        precision.fp8(small_state(), "e3m4")
+
+
+def test_three_values_a_row_and_the_signs_of_the_large() -> None:
+    before = rows_of(small_state()["dense"])
+    after = rows_of(precision.ternary(small_state())["dense"])
+    for was, now in zip(before, after, strict=True):
+        levels = now.unique()
+        assert len(levels) == 3
+        assert levels[1] == 0
+        assert levels[0] == -levels[2]
+        large = was.abs() > 0.7 * was.abs().mean()
+        assert torch.equal(now.sign(), was.sign() * large)
+        assert float(levels[2]) == pytest.approx(float(was.abs()[large].mean()), rel=1e-5)

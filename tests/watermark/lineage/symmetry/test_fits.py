@@ -60,6 +60,25 @@ def test_the_plainest_explanation_is_taken_and_undone(change, kind):
     assert fit.is_identity == (kind == IN_PLACE)
 
 
+def test_noise_on_reordered_rows_is_not_taken_for_a_mix():
+    # Rows that have much in common: mixing any sixteen of them smooths the noise, and would take the mark along.
+    common = DRAW.normal(0, 0.1, (ROWS, 6)) @ DRAW.normal(0, 0.7, (6, WIDTH))
+    ours = (common + face()).astype(np.float32)
+    order = DRAW.permutation(ROWS)
+    theirs = (ours + 0.8 * ours.std() * DRAW.normal(size=ours.shape)).astype(np.float32)[order]
+    fit = fit_heads(ours, theirs, fit_rows(ours, theirs), enough=0.005)
+    assert fit.kind == REORDERED
+    assert (order[fit.index] == np.arange(ROWS)).mean() > 0.95
+    assert fit_again(ours, theirs, fit).kind == REORDERED
+
+
+def test_a_mix_is_found_under_noise():
+    ours = face()
+    theirs = mixed(ours)
+    theirs += 0.3 * theirs.std() * DRAW.normal(size=theirs.shape).astype(np.float32)
+    assert fit_heads(ours, theirs, fit_rows(ours, theirs), enough=0.005).kind == MIXED
+
+
 def test_a_fit_again_keeps_the_explanation():
     ours = face()
     for theirs in (mixed(ours), rotary(ours), ours[::-1].copy()):

@@ -1,0 +1,216 @@
+"""The attacks of classes C, D and E and the strongest removal known, as points of a rehearsal of a model trained here.
+
+Class C is the product's own sweep, with GPTQ and AWQ where a language model can be fed. Trainings are kept in the
+folder under the name of the model they started from, so that nulls and compositions do not train again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+
+from cli.rehearse_sweep import BASELINE, SEED, Point, sweep
+from tests.attacks.trained_subjects import GPT, Trained
+from watermark.attacks import calibrated, merging, noise, pruning, truncation
+from watermark.attacks.finetune import finetune
+from watermark.attacks.interface import State
+from watermark.attacks.lora import finetune_low_rank
+
+CLASSES = ("C", "D", "E", "strongest")
+CALIBRATION_BATCHES = 32
+L2 = 0.1
+SMOOTHING = 0.1
+
+
+@dataclass(frozen=True)
+class Thief:
+    """Who trains: on which model's weights (its name keeps the results apart), with all data of the owner.
+
+    `longest` is how many original trainings he goes on for at most.
+    """
+
+    trained: Trained
+    whose: str
+    longest: int = 10
+
+    def tune(self, state: State, name: str, steps: int, rate: float, loss: Callable[..., Any] | None = None) -> State:
+        """Further training of all layers on batches of his own."""
+        make = partial(self.trained.subject.tuned, state, steps, rate, seed=900, loss=loss)
+        return self.trained.kept(f"{self.whose}, {name}", make)
+
+    def tune_last(self, state: State, name: str, steps: int, rate: float) -> State:
+        """Further training of the last layer alone."""
+        subject = self.trained.subject
+
+        def make() -> State:
+            module = subject.module_of(state)
+            for layer, weight in module.named_parameters():
+                weight.requires_grad_(layer in subject.last_layer)
+            batches = subject.batches(900)
+            return finetune(module, batches, subject.loss, steps=steps, learning_rate=rate).state
+
+        return self.trained.kept(f"{self.whose}, {name}", make)
+
+    def without_last(self, state: State) -> State:
+        """The last layer drawn anew."""
+        drawn = self.trained.subject.draw(901).state_dict()
+        return {name: drawn[name] if name in self.trained.subject.last_layer else state[name] for name in state}
+
+    def low_rank(self, state: State, rank: int, steps: int, rate: float) -> State:
+        """LoRA on every matrix, merged."""
+        subject = self.trained.subject
+
+        def make() -> State:
+            module, batches = subject.module_of(state), subject.batches(900)
+            return finetune_low_rank(
+                module, batches, subject.loss, rank=rank, steps=steps, learning_rate=rate, seed=900
+            ).state
+
+        return self.trained.kept(f"{self.whose}, LoRA {rank}", make)
+
+    def continued(self, state: State, times: int) -> State:
+        """The original training once more, so many times as long; each round is kept, the next goes on from it."""
+        subject = self.trained.subject
+        for number in range(1, times + 1):
+            make = partial(subject.tuned, state, subject.original_steps, subject.learning_rate / 2, seed=1_000 + number)
+            state = self.trained.kept(f"{self.whose}, continued {number}", make)
+        return state
+
+    def decayed_loss(self, module: torch.nn.Module, batch: Any) -> torch.Tensor:
+        """The loss with L2 on all weights."""
+        weight = torch.stack([values.square().sum() for values in module.parameters()]).sum()
+        return self.trained.subject.loss(module, batch) + L2 / 2 * weight
+
+
+def points_of(which: str, thief: Thief) -> list[Point]:
+    """The points of one class: the untouched copy first, plain noise, then the class at rising strength."""
+    known = {point.key: point for point in sweep(None, {})}
+    plain = [known["untouched"], *(point for point in known.values() if point.family == BASELINE)]
+    more = {"C": _lossy, "D": _training, "E": _merging, "strongest": _strongest}[which](thief)
+    return list({point.key: point for point in [*plain, *more]}.values())
+
+
+def _lossy(thief: Thief) -> Iterator[Point]:
+    yield from (point for point in sweep(None, {}) if not point.renames)
+    subject = thief.trained.subject
+    if subject is GPT:
+
+        def fed(state: State) -> dict[str, calibrated.Inputs]:
+            batches = islice(subject.batches(900), CALIBRATION_BATCHES)
+            return calibrated.inputs_of(subject.module_of(state), lambda module: [module(batch) for batch in batches])
+
+        for bits in (4, 3):
+            yield Point("GPTQ", f"{bits} bits", lambda state, b=bits: calibrated.gptq(state, fed(state), b))
+            yield Point("AWQ", f"{bits} bits", lambda state, b=bits: calibrated.awq(state, fed(state), b))
+
+
+def _training(thief: Thief) -> Iterator[Point]:
+    subject = thief.trained.subject
+    steps = subject.tuning_steps
+    rates = [subject.learning_rate * factor for factor in (0.2, 1, 5, 20)]
+    for rate in rates:
+        yield Point("all layers", f"rate {rate:.0e}", lambda state, r=rate: thief.tune(state, f"all {r:.0e}", steps, r))
+    for rate in rates[1::2]:
+        yield Point(
+            "last layer", f"rate {rate:.0e}", lambda state, r=rate: thief.tune_last(state, f"last {r:.0e}", steps, r)
+        )
+    rate = subject.learning_rate
+    yield Point(
+        "last layer anew",
+        "last trained",
+        lambda state: thief.tune_last(thief.without_last(state), "last anew", steps, rate),
+    )
+    yield Point(
+        "last layer anew",
+        "all trained",
+        lambda state: thief.tune(thief.without_last(state), "last anew, all", steps, rate),
+    )
+
+    def decayed(state: State) -> State:
+        shrunk = thief.tune(state, "L2", steps // 2, rate, thief.decayed_loss)
+        return thief.tune(shrunk, "L2, tuned", steps, rate)
+
+    yield Point("L2 0.1, then fine-tuned", "", decayed)
+    smooth = partial(subject.loss, smoothing=SMOOTHING)
+    yield Point("labels smoothed", "0.1", lambda state: thief.tune(state, "smoothed", steps, rate, smooth))
+    for rank in (4, 64):
+        yield Point("LoRA", f"rank {rank}", lambda state, r=rank: thief.low_rank(state, r, steps, rate))
+    for percent in (50, 80):
+
+        def fine_pruned(state: State, percent: int = percent) -> State:
+            return thief.tune(pruning.magnitude(state, percent / 100), f"pruned {percent}, tuned", steps, rate)
+
+        yield Point("pruned, then fine-tuned", f"{percent} %", fine_pruned)
+    for times in (times for times in (1, 3, 10) if times <= thief.longest):
+        yield Point("training continued", f"{times} x", lambda state, t=times: thief.continued(state, t))
+
+
+def _merging(thief: Thief) -> Iterator[Point]:
+    trained = thief.trained
+    base = trained.base
+    for percent in (10, 30, 50, 70):
+        yield Point("with the base", f"{percent} %", lambda state, p=percent: merging.linear(state, base(), p / 100))
+
+    def siblings(count: int) -> list[State]:
+        return [trained.child(number) for number in range(1, count + 1)]
+
+    for percent in (50, 70):
+        yield Point(
+            "with a sibling", f"{percent} %", lambda state, p=percent: merging.linear(state, trained.child(1), p / 100)
+        )
+        yield Point("slerp", f"{percent} %", lambda state, p=percent: merging.slerp(state, trained.child(1), p / 100))
+    for weight in (0.3, 0.5):
+        yield Point(
+            "task arithmetic of 2",
+            f"weight {weight}",
+            lambda state, w=weight: merging.task_arithmetic(state, siblings(1), base(), w),
+        )
+    for keep in (0.5, 0.2):
+        yield Point("TIES of 2", f"keeps {keep:.0%}", lambda state, k=keep: merging.ties(state, siblings(1), base(), k))
+    for drop in (0.5, 0.9):
+        yield Point(
+            "DARE of 2", f"drops {drop:.0%}", lambda state, d=drop: merging.dare(state, siblings(1), base(), d, SEED)
+        )
+    for count in (2, 4, 8):
+        yield Point("soup", f"of {count}", lambda state, c=count: merging.soup(state, siblings(c - 1)))
+
+
+def _strongest(thief: Thief) -> Iterator[Point]:
+    """Noise or truncation, fine-tuning at the original rate, then all symmetries."""
+    subject = thief.trained.subject
+
+    def removed(damage: Callable[[State], State], name: str, steps: int) -> Callable[[State], State]:
+        def run(state: State) -> State:
+            tuned = thief.tune(damage(state), f"{name}, tuned {steps}", steps, subject.learning_rate / 2)
+            return subject.disguise(tuned, SEED)
+
+        return run
+
+    yield Point("all symmetries", "", lambda state: subject.disguise(state, SEED))
+    for percent, times in ((20, 1), (40, 1), (80, 2)):
+        damage = partial(noise.gaussian, sigma=percent / 100, seed=SEED + 1)
+        steps = times * subject.tuning_steps
+        yield Point(
+            "noise, tuned, disguised", f"{percent} %, {steps} steps", removed(damage, f"noise {percent}", steps)
+        )
+    for percent, times in ((50, 1), (25, 2), (10, 2)):
+        damage = partial(truncation.svd, share=percent / 100)
+        steps = times * subject.tuning_steps
+        yield Point(
+            "low rank, tuned, disguised", f"{percent} %, {steps} steps", removed(damage, f"rank {percent}", steps)
+        )
+
+
+def has_null(point: Point) -> bool:
+    """Whether an independent model goes through the same attack: all that costs no training, and one training each."""
+    if point.family == "noise, tuned, disguised":
+        return point.strength.startswith("40 %")
+    return point.family not in (
+        "untouched", "all layers", "last layer", "last layer anew", "L2 0.1, then fine-tuned", "LoRA",
+        "pruned, then fine-tuned", "low rank, tuned, disguised", "training continued",
+    )  # fmt: skip
