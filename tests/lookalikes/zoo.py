@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,6 +97,18 @@ def _cosines() -> torch.Tensor:
     return torch.kron(one, one)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Models this small are trained faster by one thread than by two that wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_one_thread()
 def train(recipes: Sequence[Recipe], states: Mapping[str, State]) -> list[State]:
     """Train models of one architecture and kind together; `states` holds their bases or teachers by name."""
     first = recipes[0]
