@@ -2,8 +2,8 @@
 
     python -m scripts.bench_lookalikes --folder /tmp/lookalikes [--part zoo release pairs whole keys table]
 
-`zoo` trains some 450 small models, almost 400 of them on their own, each checked to do its task; `release` marks and
-releases 70 of them under one owner; `pairs` checks every other model of the same shapes against each, as
+`zoo` trains 495 small models, 385 of them on their own, each checked to do its task; `release` marks and
+releases 73 of them under one owner; `pairs` checks every other model of the same shapes against each, as
 `weightmark check --release` does; `whole` checks some against all releases at once; `keys` draws 100,000 wrong keys for
 each test of the family, 100,000 wrong recipients and 100,000 shuffled layers; `table` prints what the folder holds.
 Exits 1 when an innocent is accused or a test shows more than chance allows. What was done stays in the folder: a run

@@ -89,7 +89,8 @@ def kind_of(release: Release, suspect: Recipe, recipes: Mapping[str, Recipe]) ->
         if ours.name == suspect.parent or suspect.name == ours.parent:
             return "student and teacher", False
         if ours.parent == suspect.parent:
-            return "students of one teacher", False
+            same = ours.how == suspect.how
+            return ("students of one teacher" if same else "student and fine-tune of one model"), False
     if ours.padded and suspect.padded:
         return "twins with dead units at equal places", False
     if ours.frozen and suspect.frozen:
