@@ -42,8 +42,9 @@ class Kin:
         """The count, and the similarity beside what innocents show."""
         low, high = TWIN_SIMILARITY
         found = self.reference
+        less = f" ({found.uncounted:,} not counted: perhaps a vocabulary's)" if found.uncounted else ""
         return (
-            f"{found.in_place:,} of {found.units:,} hidden units in {found.layers} layers; similarity "
+            f"{found.in_place:,} of {found.units:,} hidden units in {found.layers} layers{less}; similarity "
             f"{found.similarity:.2f}, innocent twins {low} to {high} (not counted)"
         )
 

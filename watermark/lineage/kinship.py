@@ -7,9 +7,11 @@ merged models keep nearly all in place; whoever reorders them on purpose is not 
 
 The bound needs that units are exchangeable under innocence. Zero, dead and double units are dropped first and both
 sides are shuffled by our own randomness before matching, else ties at equal places count as units in place (61 false
-ones with 60 padded units, measured). Tensors are paired by what reordering units does not change. Training from a
-common initialisation, or with dropout masks drawn from one seed on the hidden units, breaks it: a result says so.
-Kinship shows neither direction nor whose the model is. Knows no keys.
+ones with 60 padded units, measured). Tensors are paired by what reordering units does not change. A vocabulary of the
+size of the hidden layers looks like one of them and has an order of its own: where sizes leave that open, the tensors
+with the most units in place are not counted. Training from a common initialisation, or with dropout masks drawn from
+one seed on the hidden units, breaks it: a result says so. Kinship shows neither direction nor whose the model is. Knows
+no keys.
 """
 
 from __future__ import annotations
@@ -55,17 +57,22 @@ class Kinship:
         units: units compared, after zero, dead and double ones were dropped.
         in_place: units matched to their own place.
         similarity: mean absolute cosine of matched units: shown beside `TWIN_SIMILARITY`, never counted.
+        uncounted: those in place in tensors that may be tables with an order of their own.
     """
 
     layers: int
     units: int
     in_place: int
     similarity: float
+    uncounted: int = 0
 
     @property
     def log2_p(self) -> float:
-        """Bound on log2 of the chance that innocent models have so many units in place."""
-        return log2_fixed_points(self.in_place, self.layers)
+        """Bound on log2 of the chance that innocent models have so many units in place.
+
+        Whichever tensors are tables, the units in place elsewhere are at least those that are counted.
+        """
+        return log2_fixed_points(self.in_place - self.uncounted, self.layers)
 
 
 def log2_fixed_points(fixed: int, layers: int) -> float:
@@ -95,7 +102,7 @@ def kinship(
     width = stream_width(tensors)
     if width is None or stream_width(others) != width:
         return None
-    layers = hidden_faces(tensors, width)
+    layers, tables = hidden_faces(tensors, width)
     sizes = {face.private for face in layers}
     likely = [face for tensor in others for face in faces_of(tensor, width) if face.private in sizes]
     if not layers or not likely:
@@ -107,15 +114,16 @@ def kinship(
     if not units:
         return None
     similarity = sum(count[2] for count in counts) / units
-    return Kinship(len(counts), units, sum(count[1] for count in counts), similarity)
+    in_place = sorted((count[1] for count in counts), reverse=True)
+    return Kinship(len(counts), units, sum(in_place), similarity, sum(in_place[:tables]))
 
 
-def hidden_faces(tensors: Sequence[TensorInfo], width: int) -> list[Face]:
-    """One face for each set of hidden units: of the size that is both read from and written to, twice or more.
+def hidden_faces(tensors: Sequence[TensorInfo], width: int) -> tuple[list[Face], int]:
+    """One face for each set of hidden units, of the size that is both read from and written to, twice or more.
 
     A vocabulary, positions and classes have an order of their own, and no unit of a head is free: the first are not
     written to, and the second are fewer. Of the two or three tensors that share units one is taken, the kind that is
-    rarest: units count once.
+    rarest: units count once. Also gives how many of the faces may be tables that happen to be of this size.
     """
     kinds: dict[int, dict[tuple[int, bool], list[Face]]] = defaultdict(lambda: defaultdict(list))
     for tensor in tensors:
@@ -123,6 +131,7 @@ def hidden_faces(tensors: Sequence[TensorInfo], width: int) -> list[Face]:
             if face.private != width:
                 kinds[face.private][face.axis, face.entry is None].append(face)
     best: list[Face] = []
+    tables = 0
     for size, faces in kinds.items():
         # Gated layers may hold two rows a unit in one tensor: its other side then has half the size.
         partner = {axis for (axis, _), found in kinds.get(2 * size, {}).items() if len(found) >= 2}
@@ -130,8 +139,29 @@ def hidden_faces(tensors: Sequence[TensorInfo], width: int) -> list[Face]:
         axes = {found[0].axis for found in plain}
         if plain and (len(axes) == 2 or partner - axes):
             rarest = min(plain, key=_count)
-            best = max(best, rarest, key=_weight)
-    return best
+            if _weight(rarest) > _weight(best):
+                best, tables = rarest, _tables_among(rarest, [*faces.values(), *kinds.get(2 * size, {}).values()])
+    return best, tables
+
+
+def _tables_among(chosen: Sequence[Face], kinds: Sequence[Sequence[Face]]) -> int:
+    """How many of the chosen faces may be tables: what is left on both axes must be whole layers, gated or not.
+
+    At most two tables are of one size: what a vocabulary comes in by and goes out by. No table is a stack.
+    """
+    first, count = chosen[0], len(chosen)
+    if first.entry is not None:
+        return 0
+    across = [found for found in kinds if found[0].axis != first.axis and found[0].entry is None]
+    other = max((len(found) for found in across if found[0].private == first.private), default=0)
+    other = other or max((len(found) for found in across), default=0)
+    fits = [
+        here
+        for here in range(min(3, count))
+        for there in range(3 - here)
+        if other - there in (count - here, 2 * (count - here))
+    ]
+    return max(fits, default=2)
 
 
 def _count(faces: list[Face]) -> int:

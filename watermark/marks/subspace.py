@@ -9,11 +9,10 @@ rank; the caller pays for their number. One tensor at a time, with the linear al
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from watermark.evidence import KeyedTest
 from watermark.marks import residuals
@@ -30,7 +29,7 @@ from watermark.marks.spans import (
     score_difference,
 )
 from watermark.marks.statistic import LineSums
-from watermark.model.digest import Progress, Span, spans_of
+from watermark.model.digest import BlockLayout, Progress, Span, spans_of
 
 SHARES = (0.05, 0.10, 0.25, 0.50)
 SUBSPACES = (*(f"subspace {share:.0%}" for share in SHARES), "subspace of the rank")
@@ -99,17 +98,25 @@ def score_span(
     """Exact sums of each named member over the blocks of a span."""
     layout = carrier.marked.layout
     drawn = owner_chips(carrier.marked, span, chips)
+    assert values.marked is not None
+    return {
+        name: score_difference(shown, values.marked, drawn, layout, None)
+        for name, shown in projections(values, layout, directions, names)
+    }
+
+
+def projections(
+    values: SpanValues, layout: BlockLayout, directions: Directions, names: Iterable[str]
+) -> Iterator[tuple[str, Floats]]:
+    """The difference in which each named member looks for the mark, flat: what lies in the suspect's own directions."""
     difference = np.concatenate(
         [
             residuals.in_reference_scale(x, w, is_code=values.is_code) - w
             for x, w, _ in rows_together(values, layout.row)
         ]
     )
-    assert values.marked is not None
-    turned: NDArray[np.float32] = difference @ directions.vectors
-    scored = {}
+    turned: Floats = difference @ directions.vectors
     for name in names:
         kept = directions.kept[SUBSPACES.index(name)]
         shown: Floats = turned[:, :kept] @ directions.vectors[:, :kept].T
-        scored[name] = score_difference(shown.ravel(), values.marked, drawn, layout, None)
-    return scored
+        yield name, shown.ravel()

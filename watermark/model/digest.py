@@ -142,7 +142,8 @@ def digest_tensors(model: Model, progress: Progress | None = None) -> dict[str, 
         raw = read_span(model, span)
         return span.tensor.name, block_digests(raw, span), len(raw)
 
-    for name, digests, size_bytes in in_order(digest_span, spans):
+    whole = sum(tensor.nbytes for tensor in model.tensors.values())
+    for name, digests, size_bytes in in_order(digest_span, spans, size_bytes=whole):
         collected[name].extend(digests)
         if progress is not None:
             progress(size_bytes)

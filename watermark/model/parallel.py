@@ -30,6 +30,8 @@ from watermark.errors import UnavailableError
 
 #: Work over fewer bytes than this is done before processes have paid for themselves.
 _FORK_BYTES = 32 << 20
+#: And work over fewer than this before threads have been started.
+_THREAD_BYTES = 1 << 20
 _PIPE_BYTES = 1 << 20
 _NUMBER = struct.Struct("<Q")
 #: Parameters of mallopt(3) in glibc's malloc.h.
@@ -44,11 +46,17 @@ def workers() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-def in_order(work: Callable[[_Task], _Result], tasks: Iterable[_Task], *, ahead: int = 4) -> Iterator[_Result]:
+def in_order(
+    work: Callable[[_Task], _Result], tasks: Iterable[_Task], *, ahead: int = 4, size_bytes: int | None = None
+) -> Iterator[_Result]:
     """Run `work` over `tasks` on threads and yield the results in order, at most a few tasks ahead.
 
     The bound keeps memory flat however large the model is; an error in a task surfaces at its place in the order.
+    Where `size_bytes` of work are known to be few, no threads are started.
     """
+    if size_bytes is not None and size_bytes < _THREAD_BYTES:
+        yield from map(work, tasks)
+        return
     _keep_freed_memory()
     count = workers()
     pending: deque[Future[_Result]] = deque()
@@ -77,7 +85,7 @@ def in_order_forked(work: Callable[[_Task], _Result], tasks: Iterable[_Task], si
     """
     count = workers()
     if size_bytes < _FORK_BYTES or count == 1 or not hasattr(os, "fork"):
-        yield from in_order(work, tasks)
+        yield from in_order(work, tasks, size_bytes=size_bytes)
         return
     _keep_freed_memory()
     readers: list[BinaryIO] = []

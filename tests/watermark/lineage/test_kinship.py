@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from tests.attacks.victims import edits_of, state_of, write
 from watermark.attacks.noise import gaussian
@@ -80,7 +81,46 @@ def test_the_bound():
 @pytest.mark.parametrize(("kind", "private", "count"), [("gpt", 320, 2), ("llama", 208, 2), ("moe", 112, 8)])
 def test_each_set_of_units_counts_once_and_vocabularies_never(tmp_path, kind, private, count):
     with open_model(write(tmp_path / "m", state_of(kind))) as model:
-        faces = hidden_faces(list(model.tensors.values()), 80)
+        faces, _ = hidden_faces(list(model.tensors.values()), 80)
     assert {face.private for face in faces} == {private}
     assert len(faces) == count
     assert len({face.axis for face in faces}) == 1
+
+
+def chain_of_layers(layers: int, seed: int, *, gates: int = 1, hidden: int = 96) -> dict[str, torch.Tensor]:
+    """Hidden layers on a stream of 40 numbers, drawn alone, and two tables of their size that all such models share."""
+    own, common = (np.random.default_rng(number) for number in (seed, 999))
+
+    def drawn(stream: np.random.Generator, *shape: int) -> torch.Tensor:
+        return torch.from_numpy(stream.normal(size=shape).astype(np.float32))
+
+    state = {"embedding": drawn(common, hidden, 40), "head": drawn(common, 40, hidden)}
+    for layer in range(layers):
+        state |= {f"{layer}.in.{gate}": drawn(own, hidden, 40) for gate in range(gates)}
+        state[f"{layer}.out"] = drawn(own, 40, hidden)
+    return state
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("gates", [1, 2])
+@pytest.mark.parametrize("turned", [(), ("head",), ("embedding",), ("embedding", "head")])
+def test_public_tables_of_the_size_of_the_hidden_layers_make_no_relatives(tmp_path, layers, gates, turned):
+    """A vocabulary has an order; taken for units, a common embedding once made relatives of 10 innocent pairs of 10."""
+    states = [chain_of_layers(layers, seed, gates=gates) for seed in (1, 2)]
+    for state in states:
+        for name in turned:
+            state[name] = state[name].T.contiguous()
+    found = kin(tmp_path, *states)
+    assert found is None or found.log2_p > -20
+    same = kin(tmp_path / "again", states[0], states[0])
+    if layers > 3:
+        assert same is not None
+        assert same.log2_p < -128
+
+
+def test_tables_are_suspected_only_where_the_sizes_leave_it_open(tmp_path):
+    counted = {}
+    for kind in ("gpt", "llama", "moe"):
+        with open_model(write(tmp_path / kind, state_of(kind))) as model:
+            counted[kind] = hidden_faces(list(model.tensors.values()), 80)[1]
+    assert counted == {"gpt": 1, "llama": 0, "moe": 0}

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import numpy as np
@@ -31,7 +32,11 @@ def processes(work, tasks):
     return in_order_forked(work, tasks, HEAVY)
 
 
-WAYS = pytest.mark.parametrize("run", [threads, processes])
+def at_once(work, tasks):
+    return in_order(work, tasks, size_bytes=1_000)
+
+
+WAYS = pytest.mark.parametrize("run", [threads, processes, at_once])
 
 
 @WAYS
@@ -52,6 +57,15 @@ def test_an_error_surfaces_at_its_place_with_its_hint(run):
         seen.extend(run(fails, range(200)))
     assert caught.value.hint == "skip it"
     assert seen == list(range(50))
+
+
+def test_little_work_starts_no_threads():
+    def who(_):
+        return threading.get_ident()
+
+    assert set(at_once(who, range(20))) == {threading.get_ident()}
+    assert set(in_order_forked(who, range(20), 1_000)) == {threading.get_ident()}
+    assert threading.get_ident() not in set(in_order(who, range(20), size_bytes=1 << 30))
 
 
 def test_processes_do_the_work_in_shares_and_big_results_pass():

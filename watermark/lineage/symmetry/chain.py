@@ -175,9 +175,10 @@ def _try(
     flat_w, flat_x = w.reshape(len(w), -1), x.reshape(len(x), -1)
     if flat_w.shape[1] < 2:
         return None
-    index, _ = match_rows(unit_rows(flat_w), unit_rows(flat_x))
+    rows_w, rows_x = unit_rows(flat_w), unit_rows(flat_x)
+    index, _ = match_rows(rows_w, rows_x)
     found = Order(index, _factor(flat_w, gather(flat_x, index)))
-    clarity = _clarity(flat_w, flat_x, index)
+    clarity = _clarity(rows_w, rows_x, index)
     pair, sources = ((found, known), (None, source)) if axis == 1 else ((known, found), (source, None))
     return _Link(ours, theirs, is_transposed, pair, sources, clarity)
 
@@ -190,8 +191,8 @@ def _factor(ours: Floats, theirs: Floats) -> Floats:
 
 
 def _clarity(ours: Floats, theirs: Floats, index: Index) -> float:
-    """How far the chosen partners agree beyond the next best: 0 as by chance, 1 exactly."""
-    table = np.abs(unit_rows(ours) @ unit_rows(theirs).T)
+    """How far the chosen partners agree beyond the next best: 0 as by chance, 1 exactly; rows of length 1."""
+    table = np.abs(ours @ theirs.T)
     live = index >= 0
     rows = np.flatnonzero(live)
     if not len(rows):

@@ -62,7 +62,9 @@ def match_rows(ours: Floats, theirs: Floats) -> tuple[Index, Floats]:
     forward, cosine, backward = _nearest(ours, theirs)
     index = np.where(backward[forward] == np.arange(len(ours)), forward, -1)
     open_ours = np.flatnonzero(index < 0)
-    free = np.setdiff1d(np.arange(len(theirs)), index)
+    is_free = np.ones(len(theirs), bool)
+    is_free[index[index >= 0]] = False
+    free = np.flatnonzero(is_free)
     if 0 < len(open_ours) <= _MAX_OPEN and 0 < len(free) <= _MAX_OPEN:
         table = ours[open_ours] @ theirs[free].T
         rows, columns = linear_sum_assignment(-np.abs(table))
