@@ -45,12 +45,13 @@ from watermark.marks.dispute import (
     DISPUTABLE,
     OWNER_BLOCKS,
     RECIPIENT_BLOCKS,
+    absent_tensors,
     blocks_needed,
     draw_blocks,
     draw_choices,
     eligible_blocks,
 )
-from watermark.marks.geometry import Geometry
+from watermark.marks.geometry import Geometry, owner_digest
 from watermark.marks.plan import leaf_tree
 from watermark.marks.secret import ReleaseKey
 from watermark.model.digest import Span, block_digests, read_span, spans_of
@@ -112,8 +113,12 @@ def open_case(
         )
     if best is None or best.log2_p == 0:
         raise CapacityError("what this verdict rests on cannot be shown from few opened blocks")
+    if mark.geometry.owner != owner_digest(home.owner):
+        raise CapacityError(
+            "this release was marked before R named its owner, and evidence about it is refused",
+            hint="your own `check` stays as good as it was; for what strangers shall verify, release a new reference",
+        )
     blocks, layer = _how_many(finding, best, mark.geometry)
-    shapes = {tensor.shape for tensor in suspect.tensors.values() if tensor.dtype.is_decodable}
     body = {
         "owner": home.owner,
         "release": finding.record.release_id,
@@ -123,7 +128,7 @@ def open_case(
         "suspect": digest.hex(),
         "statistic": best.name,
         "blocks": blocks,
-        "absent": [number for number, tensor in enumerate(mark.geometry.marked) if tensor.shape not in shapes],
+        "absent": absent_tensors(mark.geometry, suspect),
         "prior": [case.log_index for case in registry.records.cases(finding.record.release_id) if case.opened],
         "logged_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "nonce": os.urandom(16).hex(),

@@ -38,7 +38,7 @@ from watermark.errors import (
     VerificationError,
 )
 from watermark.evidence import THRESHOLD_LOG2_P, THRESHOLD_RECIPIENT_LOG2_P
-from watermark.marks.dispute import DISPUTABLE, draw_blocks, draw_choices, verify_openings
+from watermark.marks.dispute import DISPUTABLE, absent_tensors, draw_blocks, draw_choices, verify_openings
 from watermark.marks.geometry import Geometry, owner_digest
 from watermark.marks.secret import copy_commitment, stretch_root
 from watermark.marks.subspace import SUBSPACES
@@ -303,8 +303,7 @@ def _check_suspect(suspect: Model, case: _Logged, progress: Progress | None) -> 
 
 def _check_absent(suspect: Model, geometry: Geometry, case: _Logged) -> None:
     """Tensors may be left out of the draw only where the suspect has none of their shape."""
-    shapes = {tensor.shape for tensor in suspect.tensors.values() if tensor.dtype.is_decodable}
-    absent = [number for number, tensor in enumerate(geometry.marked) if tensor.shape not in shapes]
+    absent = absent_tensors(geometry, suspect)
     if absent != case.entry.body.get("absent"):
         raise VerificationError(
             "the case left tensors out of the draw that the suspect has, or kept some that it lacks"

@@ -22,6 +22,14 @@ pytestmark = pytest.mark.slow  # scrypt costs a second at each unlocking and eac
 SIZES = {"hidden_size": 256, "intermediate_size": 512}
 
 
+PACKED = {
+    "gptq": packed_files.gptq(act_order=True),
+    "awq": packed_files.awq(),
+    "compressed": packed_files.compressed(3),
+    "nf4": packed_files.nf4(nested=True),
+}
+
+
 def llama(seed: int) -> State:
     return dict(module_of("llama", seed, **SIZES).state_dict())
 
@@ -67,9 +75,13 @@ def test_an_independent_model_and_the_unmarked_one_are_innocent_in_gguf(owner, t
     assert unmarked.log2_p is None
 
 
-def test_a_stranger_verifies_evidence_about_a_gguf_suspect(owner, tmp_path):
+@pytest.mark.parametrize("container", ["gguf", "gptq"])
+def test_a_stranger_verifies_evidence_about_a_converted_suspect(owner, tmp_path, container):
     home, model, stolen = owner
-    suspect = gguf_of(tmp_path / "m.gguf", stolen, "Q4_K")
+    if container == "gguf":
+        suspect = gguf_of(tmp_path / "m.gguf", stolen, "Q4_K")
+    else:
+        suspect = write(tmp_path / "s", packed_files.packed_state(stolen, PACKED["gptq"]))
     found = check_suspect(home, suspect, evidence=tmp_path / "case.json")
     assert found.evidence_path == str(tmp_path / "case.json")
     read = verify_evidence(EvidenceRequest(tmp_path / "case.json", home.path, suspect=suspect, reference=model))
@@ -78,14 +90,6 @@ def test_a_stranger_verifies_evidence_about_a_gguf_suspect(owner, tmp_path):
     other = gguf_of(tmp_path / "other.gguf", stolen, "Q5_K")
     with pytest.raises(DigestError):
         verify_evidence(EvidenceRequest(tmp_path / "case.json", home.path, suspect=other))
-
-
-PACKED = {
-    "gptq": packed_files.gptq(act_order=True),
-    "awq": packed_files.awq(),
-    "compressed": packed_files.compressed(3),
-    "nf4": packed_files.nf4(nested=True),
-}
 
 
 @pytest.mark.parametrize("layout", PACKED)

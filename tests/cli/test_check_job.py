@@ -16,6 +16,7 @@ from cli.home import Home
 from tests.cli.owners import PASSPHRASE, check_suspect, make_home, make_release, phrase
 from tests.watermark.marks.models import random_weights, read_weights, write_model
 from watermark.errors import (
+    CapacityError,
     ConflictError,
     DigestError,
     DocumentError,
@@ -266,6 +267,19 @@ def resigned(home: Home, file: Path, out: Path, **changes) -> Path:
     body, _, _ = read_evidence(file.read_bytes())
     out.write_bytes(write_evidence(replace(body, **changes), home.private_key(PASSPHRASE)))
     return out
+
+
+def test_a_release_whose_root_does_not_name_its_owner_spends_no_blocks(world, tmp_path, monkeypatch):
+    # Homes of early versions hold such releases: a case about one would be refused by everyone.
+    home, _, copies, _ = world
+    monkeypatch.setattr("cli.case.owner_digest", lambda name: f"not {name}")
+    with home.registry() as registry:
+        size = registry.size
+    with pytest.raises(CapacityError, match="before R named its owner"):
+        check_suspect(home, copies["Globex"], evidence=tmp_path / "file.json")
+    assert not (tmp_path / "file.json").exists()
+    with home.registry() as registry:
+        assert registry.size == size
 
 
 def test_a_dishonest_owner_cannot_bend_the_file(world, evidence, tmp_path):

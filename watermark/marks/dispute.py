@@ -69,14 +69,19 @@ def draw_choices(blocks: int, spent: int, count: int) -> int:
     return math.comb(blocks, min(count, blocks - count, spent, blocks - spent)) if spent else 1
 
 
+def absent_tensors(geometry: Geometry, suspect: Model) -> list[int]:
+    """Places in the geometry of the marked tensors whose shape no weight of the suspect has."""
+    shapes = {tensor.shape for tensor in suspect.weights.values() if tensor.dtype.is_decodable}
+    return [number for number, tensor in enumerate(geometry.marked) if tensor.shape not in shapes]
+
+
 def eligible_blocks(geometry: Geometry, suspect: Model, spent: Iterable[int]) -> list[int]:
     """Blocks of tensors whose shape the suspect has, without those that were opened before."""
-    shapes = {tensor.shape for tensor in suspect.weights.values() if tensor.dtype.is_decodable}
-    gone = set(spent)
+    gone, absent = set(spent), set(absent_tensors(geometry, suspect))
     return [
         block
-        for tensor in geometry.marked
-        if tensor.shape in shapes
+        for number, tensor in enumerate(geometry.marked)
+        if number not in absent
         for block in range(tensor.first_block, tensor.first_block + tensor.layout.blocks)
         if block not in gone
     ]
