@@ -58,7 +58,7 @@ def containers() -> Iterator[tuple[str, Store]]:
 
 def bits(found: CheckResult) -> float:
     """What a verdict rests on, after multiplicity."""
-    return -(found.log2_p_adjusted or 0.0)
+    return abs(found.log2_p_adjusted or 0.0)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
