@@ -9,7 +9,7 @@ no flags and prints nothing.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +19,13 @@ from cli.copies import CopyResult, Work, make_copies
 from cli.document_sources import DocumentSources, material_of_base, read_sources
 from cli.drafts import refuse_taken
 from cli.home import Home
+from cli.mark_record import MarkRecord
 from cli.owner_secrets import OwnerSecrets, leak_notes
 from cli.reference_places import local_place
 from cli.stamping import stamper_of
 from cli.standing import cosign_notes
 from registry.store.embedded import EmbeddedRegistry
+from registry.store.records import ReleaseRecord
 from registry.store.s3_folder import is_s3
 from watermark.errors import ConflictError, InputError, UnavailableError
 from watermark.lineage.pairing import pair_tensors
@@ -112,12 +114,14 @@ def release(
             reference_digest = found.reference_digest
         else:
             found, reference_digest = None, canonical_digest(digest_tensors(model, progress).values())
-        secret = secrets.for_reference(reference_digest, home.records().list_releases())
+        known = home.records().list_releases()
+        secret = secrets.for_reference(reference_digest, known)
         release_key = ReleaseKey.of(secret, reference_digest)
         plan = None
         if found is not None:
             base_digest = canonical_digest(digest_tensors(base).values()).hex() if base is not None else None
-            plan = plan_mark(release_key, found, base=base_digest, strength=request.strength, owner=home.owner)
+            owner = _owner_in_mark(known, release_key, home)
+            plan = plan_mark(release_key, found, base=base_digest, strength=request.strength, owner=owner)
         work = Work(
             request.model,
             request.out,
@@ -193,6 +197,15 @@ def _pair_with_base(model: Model, base: Model | None) -> dict[str, str] | None:
         return None
     wanted = [tensor for tensor in model.tensors.values() if can_carry(tensor)]
     return {pair.reference.name: pair.suspect.name for pair in pair_tensors(model, wanted, base)}
+
+
+def _owner_in_mark(known: Sequence[ReleaseRecord], release_key: ReleaseKey, home: Home) -> str | None:
+    """Whose name R holds: nobody's where this reference was released before R named its owner, so that R stays."""
+    for record in known:
+        if record.release_id == release_key.release_id and record.mark_root is not None:
+            is_named = MarkRecord.from_document(record.mark_document).geometry.owner is not None
+            return home.owner if is_named else None
+    return home.owner
 
 
 def _check_against_records(work: Work, request: ReleaseRequest, registry: EmbeddedRegistry) -> tuple[str, str]:

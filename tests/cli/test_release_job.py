@@ -23,6 +23,7 @@ from registry.documents.write import DOCUMENTS
 from tests.cli.owners import PASSPHRASE, make_home, make_release, phrase
 from tests.watermark.marks.models import random_weights, read_weights, write_model
 from watermark.errors import CapacityError, ConflictError, DigestError, InputError, UnavailableError, VerificationError
+from watermark.marks.plan import plan_mark
 
 pytestmark = pytest.mark.slow  # scrypt costs a second at each unlocking and each mark
 
@@ -65,6 +66,14 @@ def test_the_same_release_twice_gives_the_same_bytes_and_one_entry(home, model, 
     assert [copy.index for copy in first.copies] == [copy.index for copy in second.copies] == [1, 2]
     with home.registry() as registry:
         assert registry.size == 3
+
+
+def test_a_release_from_before_the_root_named_its_owner_is_repeated_as_it_was(home, model, tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr("cli.release.plan_mark", lambda *args, owner, **kept: plan_mark(*args, **kept))
+        make_release(home, model, tmp_path / "one", recipients=("Globex",))
+    make_release(home, model, tmp_path / "two", recipients=("Globex",))
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
 
 
 def test_a_later_recipient_gets_the_same_owner_mark(home, model, tmp_path):
