@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import numpy as np
@@ -30,7 +30,7 @@ def unpack(model: Model, packed: Iterable[PackedWeight]) -> None:
         InputError: there is no room for them.
     """
     descriptor = -1
-    weights: list[TensorInfo] = []
+    weights: dict[str, TensorInfo] = {}
     parts: dict[str, None] = {}
     place = 0
     try:
@@ -40,23 +40,25 @@ def unpack(model: Model, packed: Iterable[PackedWeight]) -> None:
             begin = place
             for data in _pieces(weight):
                 place += write_at(descriptor, data, place)
-            kind = dtype("F32")
             parts |= dict.fromkeys(weight.parts)
-            weights.append(
-                TensorInfo(_free_name(weight, model), kind, weight.shape, UNPACKED_SHARD, begin, place - begin)
-            )
+            name = _free_name(weight, model, weights)
+            weights[name] = TensorInfo(name, dtype("F32"), weight.shape, UNPACKED_SHARD, begin, place - begin)
     except BaseException:
         if descriptor >= 0:
             os.close(descriptor)
         raise
     if weights:
-        model.add_unpacked(descriptor, weights, parts)
+        model.add_unpacked(descriptor, weights.values(), parts)
 
 
-def _free_name(weight: PackedWeight, model: Model) -> str:
-    """Its name; where a tensor that is none of its parts has that already, one that says what it is."""
-    is_free = weight.name not in model.tensors or weight.name in weight.parts
-    return weight.name if is_free else f"{weight.name} (unpacked)"
+def _free_name(weight: PackedWeight, model: Model, unpacked: Collection[str]) -> str:
+    """Its name; where a tensor that is none of its parts, or another weight, has that already, one of its own."""
+    name = weight.name
+    if name in model.tensors and name not in weight.parts:
+        name = f"{name} (unpacked)"
+    while name in unpacked:
+        name = f"{name} (again)"
+    return name
 
 
 def _pieces(weight: PackedWeight) -> Iterable[bytes]:

@@ -112,6 +112,15 @@ def test_a_weight_beside_its_decoy_is_not_hidden(tmp_path: Path) -> None:
         assert "l.scales" in model.weights
 
 
+def test_two_layouts_under_one_name_are_both_unpacked(tmp_path: Path) -> None:
+    """Whichever the thief's loader takes, it is looked at."""
+    first, gptq_values = packed_files.gptq()(weight())
+    second, compressed_values = packed_files.compressed()(weight(2))
+    with open_suspect(written(tmp_path, {**first, **second})) as model:
+        np.testing.assert_allclose(values_of(model), gptq_values, rtol=2e-7)
+        np.testing.assert_allclose(values_of(model, "l.weight (again)"), compressed_values, rtol=2e-7)
+
+
 def test_no_room_to_unpack_is_said(tmp_path: Path) -> None:
     parts, _ = packed_files.gptq()(weight())
     folder = written(tmp_path, parts)
