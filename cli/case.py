@@ -49,7 +49,7 @@ from watermark.marks.dispute import (
     blocks_needed,
     draw_blocks,
     draw_choices,
-    eligible_blocks,
+    present_blocks,
 )
 from watermark.marks.geometry import Geometry, owner_digest
 from watermark.marks.plan import leaf_tree
@@ -213,8 +213,8 @@ def make_evidence(
         entry = read_proof(case_proof).extra or b""
         draw, randomness = _randomness(order, case_proof)
         prior, spent = _prior(registry, finding.record.release_id, case)
-        present = eligible_blocks(mark.geometry, suspect, ())
-        unspent = eligible_blocks(mark.geometry, suspect, spent)
+        present = present_blocks(mark.geometry, absent_tensors(mark.geometry, suspect))
+        unspent = [block for block in present if block not in spent]
         digest = bytes.fromhex(case.suspect_digest)
         chosen = draw_blocks(root, digest, entry, randomness, unspent, case.blocks_wanted)
         cost = CaseCost(case.log_index, draw_choices(len(present), len(present) - len(unspent), len(chosen)))

@@ -38,7 +38,14 @@ from watermark.errors import (
     VerificationError,
 )
 from watermark.evidence import THRESHOLD_LOG2_P, THRESHOLD_RECIPIENT_LOG2_P
-from watermark.marks.dispute import DISPUTABLE, absent_tensors, draw_blocks, draw_choices, verify_openings
+from watermark.marks.dispute import (
+    DISPUTABLE,
+    absent_tensors,
+    draw_blocks,
+    draw_choices,
+    present_blocks,
+    verify_openings,
+)
 from watermark.marks.geometry import Geometry, owner_digest
 from watermark.marks.secret import copy_commitment, stretch_root
 from watermark.marks.subspace import SUBSPACES
@@ -273,12 +280,7 @@ def _present(geometry: Geometry, case: _Logged) -> list[int]:
     absent = case.entry.body.get("absent")
     if not isinstance(absent, list):
         raise DocumentError("a case entry does not say which tensors are absent")
-    return [
-        block
-        for number, tensor in enumerate(geometry.marked)
-        if number not in absent
-        for block in range(tensor.first_block, tensor.first_block + tensor.layout.blocks)
-    ]
+    return present_blocks(geometry, absent)
 
 
 def _check_copy(body: EvidenceBody, release: _Logged, case: _Logged, root: bytes) -> None:

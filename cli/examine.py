@@ -145,7 +145,7 @@ def examine(
             views.append((aligned.sources, list(aligned.carriers)))
             again, tried = _owner_tests(aligned.sources, aligned.carriers, chips, with_base=has_base, progress=None)
             if min(again, key=_log2_p).log2_p < min(map(_log2_p, tests), default=0.0):
-                shown_in = (aligned.sources, list(aligned.carriers))
+                shown_in = views[-1]
             tests += aligned.named(again)
             notes += aligned.notes()
         kin = None

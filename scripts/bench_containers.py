@@ -16,17 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from cli.check import CheckRequest, check
-from cli.home import Home
-from cli.release import ReleaseRequest, release
 from cli.verdict import CheckResult
 from tests import packed_files
+from tests.cli.owners import check_suspect, make_home, make_release
 from tests.gguf_files import Quantisation, write_gguf
 from tests.subjects import minilm_folder, random_minilm
 from watermark.attacks.interface import State
 from watermark.model.torch_state import load_state, save_state
 
-PASSPHRASE = b"bench"
 GGUF = ("F16", "BF16", "Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q4_0", "Q3_K", "Q2_K", "IQ4_XS", "IQ3_S", "IQ2_S", "IQ2_XXS",
         "IQ1_S", "MXFP4")  # fmt: skip
 PACKED = {
@@ -67,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, required=True)
     folder: Path = parser.parse_args(argv).folder
     shutil.rmtree(folder, ignore_errors=True)
-    home = Home.create(folder / "home", "bench", PASSPHRASE)
-    request = ReleaseRequest(home.path, minilm_folder(), folder / "out", recipients=("Globex",))
-    release(request, lambda: PASSPHRASE)
+    folder.mkdir(parents=True)
+    home = make_home(folder / "home")
+    make_release(home, minilm_folder(), folder / "out", recipients=("Globex",))
     copy, original = load_state(folder / "out"), load_state(minilm_folder())
     other = load_state(random_minilm(folder / "random"))
     print("| container | size | verdict, recipient | bits, adjusted | blind | s | unmarked original | random weights |")
@@ -80,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = store(folder / "suspect", state)
         size = sum(file.stat().st_size for file in (folder / "suspect").iterdir())
         start = time.perf_counter()
-        found = check(CheckRequest(home.path, str(place)), lambda: PASSPHRASE)
+        found = check_suspect(home, place)
         seconds = time.perf_counter() - start
         shutil.rmtree(folder / "suspect")
         return found, seconds, size

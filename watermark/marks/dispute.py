@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,15 +75,13 @@ def absent_tensors(geometry: Geometry, suspect: Model) -> list[int]:
     return [number for number, tensor in enumerate(geometry.marked) if tensor.shape not in shapes]
 
 
-def eligible_blocks(geometry: Geometry, suspect: Model, spent: Iterable[int]) -> list[int]:
-    """Blocks of tensors whose shape the suspect has, without those that were opened before."""
-    gone, absent = set(spent), set(absent_tensors(geometry, suspect))
+def present_blocks(geometry: Geometry, absent: Collection[object]) -> list[int]:
+    """Blocks of all marked tensors but those at the `absent` places: what a draw chooses from, spent ones included."""
     return [
         block
         for number, tensor in enumerate(geometry.marked)
         if number not in absent
         for block in range(tensor.first_block, tensor.first_block + tensor.layout.blocks)
-        if block not in gone
     ]
 
 

@@ -93,7 +93,7 @@ class SpanValues:
         """The suspect's values, with 0 for what is no number."""
         return floats_of(self.patterns)
 
-    @property
+    @functools.cached_property
     def marked(self) -> Floats | None:
         """What the mark is a share of: the reference, or its difference from the base; None without a reference."""
         return self.reference if self.reference is None or self.base is None else self.reference - self.base

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
@@ -217,14 +217,12 @@ class Model:
         identity = Identity.of(os.fstat(descriptor))
         size = identity.size_bytes
         if self.container == "gguf":
-            found = read_gguf_header(lambda at, to: _read_at(descriptor, at, to - at, listed.path), size, listed.path)
+            found = read_gguf_header(_reader(descriptor, listed.path), size, listed.path)
             return _Shard(descriptor, identity, found.end, found.metadata, found.tensors)
         if self.container == "onnx":
             # Exporters number what they write, so that the parts of a model share names that mean nothing.
             prefix = f"{listed.path}: " if self._is_of_several else ""
-            graph = read_onnx_header(
-                lambda at, to: _read_at(descriptor, at, to - at, listed.path), size, listed.path, prefix=prefix
-            )
+            graph = read_onnx_header(_reader(descriptor, listed.path), size, listed.path, prefix=prefix)
             return _Shard(descriptor, identity, 0, graph.metadata, graph.tensors, graph)
         first = _read_at(descriptor, 0, min(LENGTH_BYTES, size), listed.path)
         end = header_length(first, size, listed.path, limit=limits.max_header_bytes)
@@ -325,7 +323,7 @@ def _write_lists(shard: _Shard, listed: Iterable[ListedTensor], path: str, stack
     stack.callback(os.close, descriptor)
     for one in listed:
         place = one.tensor.begin
-        for data in listed_bytes(one, lambda at, to: _read_at(shard.descriptor, at, to - at, path), f"{path!a}"):
+        for data in listed_bytes(one, _reader(shard.descriptor, path), f"{path!a}"):
             place += write_at(descriptor, data, place)
     return _Shard(descriptor, Identity.of(os.fstat(descriptor)), 0, {}, ())
 
@@ -360,6 +358,11 @@ def _check_indexes(indexes: Sequence[ShardIndex], tensors: dict[str, TensorInfo]
                 f"{tensor.shard!a} holds the tensor {name[:200]!a}, which no index names",
                 hint="a loader would leave it out: index it, or move the file out of the folder",
             )
+
+
+def _reader(descriptor: int, path: str) -> Callable[[int, int], bytes]:
+    """Reads the bytes from one place of a file to another."""
+    return lambda start, stop: _read_at(descriptor, start, stop - start, path)
 
 
 def _read_at(descriptor: int, offset: int, length: int, path: str) -> bytes:

@@ -11,7 +11,7 @@ Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models (2021).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,7 +21,7 @@ from scipy.optimize import linear_sum_assignment
 
 from watermark.lineage.symmetry.alignment import Placement
 from watermark.lineage.symmetry.faces import Face, Weights
-from watermark.lineage.symmetry.fits import explained_share
+from watermark.lineage.symmetry.fits import explained_share, fit_scales
 from watermark.model.safetensors import TensorInfo
 
 Floats = NDArray[np.float32]
@@ -52,10 +52,11 @@ class Factors:
 
 @dataclass(frozen=True)
 class _Found:
-    """Factors of the suspect for a pair of the reference: computed when they are needed, (up, down)."""
+    """A pair of the reference and the suspect's factors for it, (outputs, rank) and (rank, inputs)."""
 
     pair: Factors
-    values: Callable[[], tuple[Floats, Floats]]
+    up: Floats
+    down: Floats
 
 
 def factor_pairs(tensors: Iterable[TensorInfo]) -> list[Factors]:
@@ -107,14 +108,10 @@ def _own_factors(
     found = []
     for number, pair in enumerate(pairs):
         if number in downs and number in ups and downs[number][0] != ups[number][0]:
-            down, up = (partial(_seen, suspect, *one) for one in (downs[number], ups[number]))
-            if down().shape[0] == up().shape[0]:
-                found.append(_Found(pair, partial(_both, up, down)))
+            down, up = (_seen(suspect, *one) for one in (downs[number], ups[number]))
+            if len(down) == len(up):
+                found.append(_Found(pair, *without_idle(up.T, down)))
     return found
-
-
-def _both(up: Callable[[], Floats], down: Callable[[], Floats]) -> tuple[Floats, Floats]:
-    return without_idle(up().T, down())
 
 
 def without_idle(up: Floats, down: Floats) -> tuple[Floats, Floats]:
@@ -133,14 +130,13 @@ def _nearest(
     """For each narrow matrix (rank, width) the suspect's that spans most of its space, and whether it is turned."""
     bases = [_orthonormal(one) for one in ours]
     widths = {one.shape[1] for one in ours}
-    narrowest = min(widths)
     candidates: list[tuple[TensorInfo, bool]] = []
     tables: list[list[float]] = []
     for tensor in theirs:
         shape = (tensor.shape[0], tensor.count // tensor.shape[0])
         for is_turned in (False, True):
             rank, width = shape[::-1] if is_turned else shape
-            if width not in widths or 2 * rank > min(width, narrowest):
+            if width not in widths or 2 * rank > min(widths):
                 continue
             space = _orthonormal(_seen(suspect, tensor, is_turned))
             candidates.append((tensor, is_turned))
@@ -177,25 +173,19 @@ def _merged(reference: Weights, pairs: Sequence[Factors], above: Iterable[tuple[
     for place, number in zip(*linear_sum_assignment(-likeness), strict=True):
         if number in taken[place]:
             _, up, down = taken[place][number]
-            found.append(_Found(pairs[number], partial(_given, up, down)))
+            found.append(_Found(pairs[number], up, down))
     return found
-
-
-def _given(up: Floats, down: Floats) -> tuple[Floats, Floats]:
-    return up, down
 
 
 def _difference(base: Floats, merged: Floats) -> Floats:
     """What was added to the base.
 
     The alignment fits the suspect to the base, row by row and column by column, and so shrinks a sum by the part that
-    was added; the other way round, the slope of the sum over the base, nothing is shrunk.
+    was added; the other way round, factors of the base that bring it nearest to the sum, nothing is shrunk.
     """
-    for axis in (1, 0, 1):
-        squares = np.square(base).sum(axis=axis, keepdims=True)
-        slope = (merged * base).sum(axis=axis, keepdims=True) / np.maximum(squares, 1e-30)
-        merged = (merged / np.where(slope > 0, slope, np.float32(1))).astype(np.float32)
-    difference: Floats = merged - base
+    rows, columns = fit_scales(merged, base)
+    factors = rows[:, None] * columns
+    difference: Floats = (merged / np.where(factors > 0, factors, np.float32(1)) - base).astype(np.float32)
     return difference
 
 
@@ -212,19 +202,17 @@ def _taken_apart(difference: Floats, base: Floats, down: Floats) -> tuple[Floats
     return up, (_inverse(up).astype(np.float32) @ difference)
 
 
-def _placements(reference: Weights, found: _Found) -> list[Placement]:
-    down, up = _rows(reference, found.pair.down), _rows(reference, found.pair.up)
-    placements = []
-    for tensor, ours, which in ((found.pair.down, down, 1), (found.pair.up, up, 0)):
-        values = partial(_unmixed_part, reference, found, which)
-        fitted = values()
-        explained = explained_share(ours, fitted, down.shape[0] ** 2 + 1)
-        placements.append(Placement(Face(tensor, None, 1, 0, tensor.shape[0]), FACTORS, explained, True, values))
-    return placements
+def _placements(reference: Weights, found: _Found) -> Iterator[Placement]:
+    up, down = _rows(reference, found.pair.up), _rows(reference, found.pair.down)
+    fitted_up, fitted_down = unmixed(up, down, found.up, found.down)
+    for tensor, ours, fitted in ((found.pair.down, down, fitted_down), (found.pair.up, up, fitted_up)):
+        explained = explained_share(ours, fitted, len(down) ** 2 + 1)
+        face = Face(tensor, None, 1, 0, tensor.shape[0])
+        yield Placement(face, FACTORS, explained, True, partial(_given, fitted))
 
 
-def _unmixed_part(reference: Weights, found: _Found, which: int) -> Floats:
-    return unmixed(_rows(reference, found.pair.up), _rows(reference, found.pair.down), *found.values())[which]
+def _given(values: Floats) -> Floats:
+    return values
 
 
 def unmixed(up: Floats, down: Floats, their_up: Floats, their_down: Floats) -> tuple[Floats, Floats]:

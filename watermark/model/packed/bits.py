@@ -12,6 +12,9 @@ from watermark.model.directory import Model
 from watermark.model.dtypes import Values
 from watermark.model.safetensors import TensorInfo
 
+#: Values of FP4 (E2M1) by code (OCP Microscaling Formats 1.0, 5.3.3).
+E2M1: Final = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+
 Words = NDArray[np.uint32]
 Codes = NDArray[np.int32]
 
@@ -40,6 +43,15 @@ def unpack_words(words: Words, bits: int) -> Codes:
     if crossing.any():  # three bits, for one, do not divide 32: such a number goes on in the next word
         found[:, crossing] |= words[:, low[crossing] + 1] << (np.uint32(32) - shift[crossing])
     return (found & np.uint32((1 << bits) - 1)).astype(np.int32)
+
+
+def group_of(model: Model, stated: TensorInfo | None, inputs: int, groups: int) -> NDArray[np.int64]:
+    """The group of each input: as stated, where that is a list of groups that there are, else runs of equal length."""
+    if stated is not None and stated.shape == (inputs,):
+        found: NDArray[np.int64] = model.values(stated, 0, inputs).astype(np.int64)
+        if found.min() >= 0 and found.max() < groups:
+            return found
+    return np.arange(inputs) // -(-inputs // groups)
 
 
 def rows_of(model: Model, tensor: TensorInfo, start: int, stop: int) -> Values:

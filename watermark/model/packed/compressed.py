@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from watermark.model.directory import Model
-from watermark.model.packed.bits import REAL, WIDTHS, WORD, as_words, matrix, rows_of, unpack_words
+from watermark.model.packed.bits import REAL, WIDTHS, WORD, as_words, group_of, matrix, rows_of, unpack_words
 from watermark.model.packed.interface import Floats, PackedWeight, Rows
 from watermark.model.safetensors import TensorInfo
 
@@ -46,11 +46,7 @@ def _words(model: Model, stem: str) -> PackedWeight | None:
     groups, zeros = model.tensors.get(stem + _GROUPS), model.tensors.get(stem + _ZERO)
     if bits is None or not _fits(zeros, (-(-outputs * bits // 32), scales.shape[1])):
         return None
-    group = np.arange(inputs) // -(-inputs // scales.shape[1])
-    if groups is not None and groups.shape == (inputs,):
-        stated = model.values(groups, 0, inputs).astype(np.int64)
-        if stated.min() >= 0 and stated.max() < scales.shape[1]:
-            group = stated
+    group = group_of(model, groups, inputs, scales.shape[1])
 
     def rows(start: int, stop: int) -> Floats:
         found = unpack_words(as_words(rows_of(model, codes, start, stop)), bits)[:, :inputs]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from watermark.model.directory import Model
 from watermark.model.dtypes import Values
-from watermark.model.packed.bits import REAL, matrix, rows_of
+from watermark.model.packed.bits import E2M1, REAL, matrix, rows_of
 from watermark.model.packed.interface import Floats, PackedWeight
 from watermark.model.safetensors import TensorInfo
 
@@ -25,8 +25,6 @@ _MAX_STATE_BYTES = 4_096
 _BLOCKS, _SCALES = "_blocks", "_scales"
 _PACKED, _SCALE, _DIVISOR, _FACTOR = "_packed", "_scale", "_global_scale", "_scale_2"
 _BLOCK_SCALES = ("U8", "F8_E8M0", "F8_E4M3")
-#: Values of FP4 (E2M1) by code.
-_E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 
 
 def find_four_bit(model: Model) -> Iterator[PackedWeight]:
@@ -152,5 +150,5 @@ def _common_factor(model: Model, stem: str) -> float:
 
 def _numbers(packed: Values) -> Floats:
     """FP4 numbers of bytes, the one in the lower half first."""
-    numbers: Floats = _E2M1[np.stack([packed & 15, packed >> 4], axis=-1)]
+    numbers: Floats = E2M1[np.stack([packed & 15, packed >> 4], axis=-1)]
     return numbers

@@ -16,7 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watermark.model.directory import Model
-from watermark.model.packed.bits import REAL, WIDTHS, WORD, Codes, as_words, columns_of, matrix, rows_of, unpack_words
+from watermark.model.packed.bits import (
+    REAL,
+    WIDTHS,
+    WORD,
+    Codes,
+    as_words,
+    columns_of,
+    group_of,
+    matrix,
+    rows_of,
+    unpack_words,
+)
 from watermark.model.packed.interface import Floats, PackedWeight, Rows
 from watermark.model.safetensors import TensorInfo
 
@@ -48,12 +59,7 @@ class _Parts:
 
     def group_of(self, inputs: int) -> NDArray[np.int64]:
         """The group of each input."""
-        count = self.scales.shape[0]
-        if self.groups is not None:
-            stated: NDArray[np.int64] = self.model.values(self.groups, 0, inputs).astype(np.int64)
-            if stated.min() >= 0 and stated.max() < count:
-                return stated
-        return np.arange(inputs) // -(-inputs // count)
+        return group_of(self.model, self.groups, inputs, self.scales.shape[0])
 
 
 def find_gptq(model: Model) -> Iterator[PackedWeight]:
@@ -81,33 +87,24 @@ def _as_gptq(parts: _Parts) -> tuple[int, Rows] | None:
     if parts.groups is not None and parts.groups.shape != (inputs,):
         return None
     group, top = parts.group_of(inputs), (1 << bits) - 1
-    shift = _zero_shift(parts, bits, group)
 
-    def rows(start: int, stop: int) -> Floats:
-        codes, zeros, scales = _gptq_columns(parts, bits, start, stop)
-        weights: Floats = (codes - ((zeros + shift) & top)[:, group].T).astype(np.float32) * scales[group]
-        return weights.T
-
-    return inputs, rows
-
-
-def _gptq_columns(parts: _Parts, bits: int, start: int, stop: int) -> tuple[Codes, Codes, Floats]:
-    """Codes (inputs, outputs), zero points (outputs, groups) and scales (groups, outputs) of some outputs."""
-    words = as_words(columns_of(parts.model, parts.codes, start, stop))
-    zeros = unpack_words(as_words(rows_of(parts.model, parts.zeros, 0, parts.zeros.shape[0])), bits)
-    return unpack_words(words.T, bits).T, zeros[:, start:stop].T, parts.scales_of(start, stop)
-
-
-def _zero_shift(parts: _Parts, bits: int, group: NDArray[np.int64]) -> int:
-    """1 where zero points are stored less by one, else 0: weights lie around zero, a wrong shift moves them all."""
-    codes, zeros, scales = _gptq_columns(parts, bits, 0, min(parts.outputs, _SAMPLE))
+    def weights(start: int, stop: int, shift: int) -> Floats:
+        """Some outputs, (inputs, outputs), with zero points that are stored less by `shift`."""
+        words = as_words(columns_of(parts.model, parts.codes, start, stop))
+        codes = unpack_words(words.T, bits).T
+        zeros = unpack_words(as_words(rows_of(parts.model, parts.zeros, 0, parts.zeros.shape[0])), bits)[:, start:stop]
+        found: Floats = (codes - ((zeros + shift) & top)[group]).astype(np.float32) * parts.scales_of(start, stop)[
+            group
+        ]
+        return found
 
     def energy(shift: int) -> float:
-        weights = (codes - ((zeros + shift) & (1 << bits) - 1)[:, group].T) * scales[group]
-        return float(np.square(weights).sum())
+        return float(np.square(weights(0, min(parts.outputs, _SAMPLE), shift), dtype=np.float64).sum())
 
+    # Weights lie around zero: a wrong shift moves them all.
     with np.errstate(all="ignore"):
-        return int(energy(1) < energy(0))
+        shift = int(energy(1) < energy(0))
+    return inputs, lambda start, stop: weights(start, stop, shift).T
 
 
 def _as_awq(parts: _Parts) -> tuple[int, Rows] | None:

@@ -23,8 +23,8 @@ class PackedWeight:
     Attributes:
         name: what a loader calls the weight; another tensor of the same name stays a weight beside it.
         shape: rows first, as torch holds it: (outputs, inputs) for a linear layer.
-        parts: names of its codes, zero points and the like, which are no weights by themselves. Scales are not among
-            them: under their name a thief's loader could look for weights.
+        parts: names of its codes, zero points and the like, which are no weights by themselves. Scales are among
+            them only where a graph reads them as such: under a mere name a thief's loader could look for weights.
         rows: computes them.
         row_step: rows are cheapest in runs of so many.
     """

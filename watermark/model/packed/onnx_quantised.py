@@ -22,6 +22,7 @@ from watermark.model.directory import Model
 from watermark.model.dtypes import Values
 from watermark.model.onnx_tensors import U2, U4
 from watermark.model.onnxfile import OnnxNode
+from watermark.model.packed.bits import E2M1
 from watermark.model.packed.interface import Floats, PackedWeight
 from watermark.model.safetensors import TensorInfo
 
@@ -43,8 +44,6 @@ _MAX_STEPS: Final = 8
 _SMALL: Final = {"U2": False, "I2": True, "U4": False, "I4": True}
 _UNSIGNED: Final = {2: U2, 4: U4}
 _BITS: Final = frozenset({2, 4, 8})
-#: OCP Microscaling Formats 1.0, FP4 (E2M1).
-_E2M1: Final = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 
 
 def find_onnx_quantised(model: Model) -> Iterator[PackedWeight]:
@@ -287,7 +286,7 @@ def _read(model: Model, tensor: TensorInfo, start: int, stop: int) -> Values:
     codes: Values = ((raw[:, None] >> places) & np.uint8((1 << kind.bits) - 1)).reshape(-1)
     codes = codes[start - first * per_byte : stop - first * per_byte]
     if kind.name == "F4":
-        return _E2M1[codes]
+        return E2M1[codes]
     if not _SMALL[kind.name]:
         return codes
     half = np.int8(1 << (kind.bits - 1))

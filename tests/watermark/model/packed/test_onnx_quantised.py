@@ -104,17 +104,24 @@ def test_a_half_as_scale_and_codes_in_constant_nodes(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, evaluated(path, "y", {}).astype(np.float32), rtol=2e-3)
 
 
+def product(
+    path: Path, operation: str, codes: np.ndarray, scale: np.ndarray, zero: np.ndarray, fine: np.float32
+) -> Path:
+    """A product of integers, its input in steps of one and its output in steps of `fine`."""
+    parts = [
+        tensor("xs", np.float32(1)), tensor("xz", np.int8(0)), tensor("q", codes), tensor("s", scale),
+        tensor("z", zero), tensor("ys", fine), tensor("yz", np.int8(0)),
+    ]  # fmt: skip
+    node = helper.make_node(operation, ["x", "xs", "xz", "q", "s", "z", "ys", "yz"], ["y"])
+    return save(path, [node], parts)
+
+
 @pytest.mark.parametrize("axis", [None, 1])
 def test_products_of_codes(axis: int | None, tmp_path: Path) -> None:
     codes, scale, zero = quantise(WEIGHT, axis, signed=True)
     # The input is the unit matrix, and the grid of the output fine enough to show the weight.
     fine = np.float32(STEP / 8)
-    parts = [
-        tensor("xs", np.float32(1)), tensor("xz", np.int8(0)), tensor("q", codes), tensor("s", scale),
-        tensor("z", zero), tensor("ys", fine), tensor("yz", np.int8(0)),
-    ]  # fmt: skip
-    node = helper.make_node("QLinearMatMul", ["x", "xs", "xz", "q", "s", "z", "ys", "yz"], ["y"])
-    path = save(tmp_path / "m.onnx", [node], parts)
+    path = product(tmp_path / "m.onnx", "QLinearMatMul", codes, scale, zero, fine)
     with open_suspect(path) as model:
         found = model.values(model.weights["q"], 0, WEIGHT.size).reshape(WEIGHT.shape)
     answer = evaluated(path, "y", {"x": np.eye(ROWS, dtype=np.int8)}).astype(np.float32) * fine
@@ -128,12 +135,7 @@ def test_products_of_codes(axis: int | None, tmp_path: Path) -> None:
 def test_kernels_of_codes(axis: int | None, tmp_path: Path) -> None:
     codes, scale, zero = quantise(KERNEL, axis, signed=True)
     fine = np.float32(np.abs(KERNEL).max() / 120)
-    parts = [
-        tensor("xs", np.float32(1)), tensor("xz", np.int8(0)), tensor("q", codes), tensor("s", scale),
-        tensor("z", zero), tensor("ys", fine), tensor("yz", np.int8(0)),
-    ]  # fmt: skip
-    node = helper.make_node("QLinearConv", ["x", "xs", "xz", "q", "s", "z", "ys", "yz"], ["y"])
-    path = save(tmp_path / "m.onnx", [node], parts)
+    path = product(tmp_path / "m.onnx", "QLinearConv", codes, scale, zero, fine)
     with open_suspect(path) as model:
         found = model.values(model.weights["q"], 0, KERNEL.size).reshape(KERNEL.shape)
     # One point in one channel of each image: what comes out is that channel of every kernel, turned round.
