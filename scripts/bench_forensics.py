@@ -3,17 +3,17 @@
     python -m scripts.bench_forensics --class A --compositions 200 [--layouts llama moe] [--seed 1]
     python -m scripts.bench_forensics --class C --folder /tmp/removal [--subjects gpt cnn]
 
-Classes A and B, free disguises and edits of structure on six layouts: marks a small model of each layout with a real
-key, disguises the copy (random compositions of up to six edits of class A, or each edit of class B), aligns it to the
-unmarked reference and runs the keyed test. Prints for each layout the least and median share of the untouched z that is
-left, how many were found at -128 bits, the time of an alignment, and the nulls through the same path: wrong keys and
-independent models. Exits 1 where less is left than is promised: 95 % of z, or 70 % where a free rotation or mix is
-among the edits. About a second a composition.
+Classes A and B without a folder, free disguises and edits of structure on six layouts: marks a small model of each
+layout with a real key, disguises the copy (random compositions of up to six edits of class A, or each edit of class B),
+aligns it to the unmarked reference and runs the keyed test. Prints for each layout the least and median share of the
+untouched z that is left, how many were found at -128 bits, the time of an alignment, and the nulls through the same
+path: wrong keys and independent models. Exits 1 where less is left than is promised: 95 % of z, or 70 % where a free
+rotation or mix is among the edits. About a second a composition.
 
-Classes C (lossy), D (training), E (merging) and `strongest`, on a byte GPT and a digits classifier that are trained in
-the folder first: see `forensics_removal`. Prints a table, writes a plot, notes every point as soon as it is known: the
-same command goes on where it stopped. Exits 1 where a useful model of a million carriers is not found at -128 bits, or
-where a null shows anything. C and E take minutes, D up to an hour on one core.
+Classes B (structure), C (lossy), D (training), E (merging) and `strongest`, on a byte GPT and a digits classifier that
+are trained in the folder first: see `forensics_removal`. Prints a table, writes a plot, notes every point as soon as it
+is known: the same command goes on where it stopped. Exits 1 where a useful model of a million carriers is not found at
+-128 bits, or where a null shows anything. C and E take minutes, D up to an hour on one core.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from scripts.forensics_removal import run_class
 from tests.attacks.marked_victims import Victim
 from tests.attacks.trained_subjects import SUBJECTS
 from tests.attacks.victims import KINDS, composition, edits_of, layout_of, state_of
-from watermark.attacks import blocks, experts, hidden_units
+from watermark.attacks import blocks, experts, width
 from watermark.attacks.interface import State
 from watermark.evidence import THRESHOLD_LOG2_P
 
@@ -75,10 +75,8 @@ def structure(victim: Victim, kind: str) -> Iterator[Trial]:
         yield trial(victim, name, blocks.rearrange_blocks(state, pattern, order), is_free=False)
     if kind in ("gpt", "llama", "bert"):
         layout = layout_of(kind, state)
-        yield trial(
-            victim, "idle units, 25 %", hidden_units.add_idle_units(state, layout, 1, share=0.25), is_free=False
-        )
-        yield trial(victim, "split units, 25 %", hidden_units.split_units(state, layout, 1, share=0.25), is_free=False)
+        yield trial(victim, "idle units, 25 %", width.add_idle_units(state, layout, 1, share=0.25), is_free=False)
+        yield trial(victim, "split units, 25 %", width.split_units(state, layout, 1, share=0.25), is_free=False)
     if kind == "llama":
         yield trial(victim, "upcycled x8", experts.upcycle(state, layout_of(kind, state), 1), is_free=False)
 
@@ -104,16 +102,16 @@ def nulls(victim: Victim, kind: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table; 0 when every promise is kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--class", dest="which", choices=("A", "B", *CLASSES), default="A")
+    parser.add_argument("--class", dest="which", choices=("A", *CLASSES), default="A")
     parser.add_argument("--compositions", type=int, default=20, help="compositions of class A for each layout")
     parser.add_argument("--layouts", nargs="*", choices=KINDS, default=KINDS)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="where classes C to E keep trainings, points and plots")
+    parser.add_argument("--folder", type=Path, help="where classes B to E keep trainings, points and plots")
     parser.add_argument("--nulls-every", type=int, default=1, help="nulls beside one point in so many")
     parser.add_argument("--longest", type=int, default=10, help="class D: original trainings to go on for at most")
     parser.add_argument("--subjects", nargs="*", choices=list(SUBJECTS), default=list(SUBJECTS))
     arguments = parser.parse_args(argv)
-    if arguments.which in CLASSES:
+    if arguments.which in CLASSES and (arguments.folder or arguments.which != "B"):
         if arguments.folder is None:
             parser.error("classes C to E and `strongest` need --folder")
         short = []

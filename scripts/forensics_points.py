@@ -1,4 +1,4 @@
-"""The attacks of classes C, D and E and the strongest removal known, as points of a rehearsal of a model trained here.
+"""The attacks of classes B to E and the strongest removal known, as points of a rehearsal of a model trained here.
 
 Class C is the product's own sweep, with GPTQ and AWQ where a language model can be fed. Trainings are kept in the
 folder under the name of the model they started from, so that nulls and compositions do not train again.
@@ -15,13 +15,14 @@ from typing import Any
 import torch
 
 from cli.rehearse_sweep import BASELINE, SEED, Point, sweep
+from scripts.forensics_structure import structural
 from tests.attacks.trained_subjects import GPT, Trained
 from watermark.attacks import calibrated, merging, noise, pruning, truncation
 from watermark.attacks.finetune import finetune
 from watermark.attacks.interface import State
 from watermark.attacks.lora import finetune_low_rank
 
-CLASSES = ("C", "D", "E", "strongest")
+CLASSES = ("B", "C", "D", "E", "strongest")
 CALIBRATION_BATCHES = 32
 L2 = 0.1
 SMOOTHING = 0.1
@@ -91,7 +92,7 @@ def points_of(which: str, thief: Thief) -> list[Point]:
     """The points of one class: the untouched copy first, plain noise, then the class at rising strength."""
     known = {point.key: point for point in sweep(None, {})}
     plain = [known["untouched"], *(point for point in known.values() if point.family == BASELINE)]
-    more = {"C": _lossy, "D": _training, "E": _merging, "strongest": _strongest}[which](thief)
+    more = {"B": structural, "C": _lossy, "D": _training, "E": _merging, "strongest": _strongest}[which](thief)
     return list({point.key: point for point in [*plain, *more]}.values())
 
 
@@ -210,6 +211,8 @@ def has_null(point: Point) -> bool:
     """Whether an independent model goes through the same attack: all that costs no training, and one training each."""
     if point.family == "noise, tuned, disguised":
         return point.strength.startswith("40 %")
+    if point.strength.endswith("steps"):
+        return point.family == "vocabulary replaced"
     return point.family not in (
         "untouched", "all layers", "last layer", "last layer anew", "L2 0.1, then fine-tuned", "LoRA",
         "pruned, then fine-tuned", "low rank, tuned, disguised", "training continued",

@@ -1,4 +1,4 @@
-"""Classes C, D, E and the strongest removal known, on the models that are trained here: run, tables and plots.
+"""Classes B to E and the strongest removal known, on the models that are trained here: run, tables and plots.
 
 Each point is attacked, checked as `weightmark check` does it and noted by the product's own rehearsal. Two nulls go the
 same way: the same suspects against an owner who marked the same reference with another secret, and an independent model
@@ -28,6 +28,7 @@ PROMISED_CARRIERS = 1_000_000
 #: More than this, after everything that was tried is paid for, chance shows once in 65,000 nulls.
 NULL_BITS = 16.0
 TITLES = {
+    "B": "class B, structure edits",
     "C": "class C, lossy",
     "D": "class D, training",
     "E": "class E, merging",

@@ -22,18 +22,27 @@ HEADS, WIDTH, LAYERS, CONTEXT, BATCH = 4, 128, 6, 64, 8
 HELD_OUT_WINDOWS = 256
 
 
-def byte_gpt(seed: int = 0) -> torch.nn.Module:
-    """Untrained, drawn from `seed`."""
+def byte_gpt(seed: int = 0, *, layers: int = LAYERS, units: int | None = None) -> torch.nn.Module:
+    """Untrained, drawn from `seed`; of another depth, or with another number of hidden units, if wanted."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import transformers
 
     config = transformers.GPT2Config(
-        vocab_size=256, n_positions=CONTEXT, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, activation_function="relu",
+        vocab_size=256, n_positions=CONTEXT, n_embd=WIDTH, n_layer=layers, n_head=HEADS, n_inner=units,
+        activation_function="relu",
         resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, bos_token_id=None, eos_token_id=None, tie_word_embeddings=False,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return transformers.GPT2LMHeadModel(config).eval()
+
+
+def module_with(state: State) -> torch.nn.Module:
+    """The model with these weights, of whatever depth and hidden width they are, ready to run."""
+    layers = 1 + max(int(name.split(".")[2]) for name in state if name.startswith("transformer.h."))
+    module = byte_gpt(layers=layers, units=state["transformer.h.0.mlp.c_fc.bias"].numel())
+    module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    return module
 
 
 @cache
@@ -68,8 +77,7 @@ def next_byte_loss(module: torch.nn.Module, batch: torch.Tensor, *, smoothing: f
 
 def perplexity(state: State) -> float:
     """Perplexity a byte on windows of the held-out modules, always the same ones."""
-    module = byte_gpt()
-    module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    module = module_with(state)
     text = library_bytes(held_out=True)
     starts = torch.linspace(0, len(text) - CONTEXT, HELD_OUT_WINDOWS).long()
     with torch.inference_mode():

@@ -143,11 +143,17 @@ def digits_cnn(seed: int, steps: int = 100) -> Digits:
     return Digits(tuned.state, digits_accuracy(tuned.state))
 
 
+def digits_module(state: State) -> torch.nn.Module:
+    """The classifier of these weights, ready to run."""
+    module = digits_network()
+    module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    return module.eval()
+
+
 def digits_accuracy(state: State) -> float:
     """The share of held-out digits that the classifier of these weights names rightly."""
     _, _, images, labels = digit_images()
-    module = digits_network()
-    module.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    module = digits_module(state)
     with torch.inference_mode():
         return float((module(images).argmax(dim=1) == labels).float().mean())
 

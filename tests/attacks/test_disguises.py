@@ -7,7 +7,7 @@ import pytest
 
 from tests.attacks.marked_victims import Victim
 from tests.attacks.victims import KINDS, composition, edits_of, layout_of, state_of
-from watermark.attacks import blocks, experts, hidden_units
+from watermark.attacks import blocks, experts, width
 from watermark.attacks.noise import gaussian
 from watermark.attacks.precision import int4_groups
 from watermark.evidence import THRESHOLD_LOG2_P
@@ -100,9 +100,9 @@ def test_dropped_moved_and_doubled_blocks(victim, kind, order):
 
 
 @pytest.mark.parametrize("kind", ["gpt", "llama"])
-def test_idle_and_split_units(victim, kind):
+def test_units_that_change_nothing_hide_nothing(victim, kind):
     layout = layout_of(kind, victim(kind).state)
-    for attack in (hidden_units.add_idle_units, hidden_units.split_units):
+    for attack in (width.add_idle_units, width.add_cliques, width.split_units):
         attacked = attack(edits_of(kind)["stream rotated"].run(victim(kind).state, 2), layout, 1, share=0.25)
         assert victim(kind).shown_in(attacked).z > KEPT * victim(kind).untouched_z
 

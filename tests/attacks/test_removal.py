@@ -7,10 +7,9 @@ from functools import partial
 
 import numpy as np
 import pytest
-import torch
 
 from tests.attacks.marked_victims import Victim
-from tests.subjects import digits_accuracy, digits_batches, digits_cnn, digits_loss, digits_network
+from tests.subjects import digits_accuracy, digits_batches, digits_cnn, digits_loss, digits_module
 from watermark.attacks import calibrated, channels, clipping, clustering, merging, noise, precision, pruning, shifting
 from watermark.attacks.channels import Stage
 from watermark.attacks.finetune import finetune
@@ -25,14 +24,8 @@ USEFUL = 0.95
 BASE, MARKED, SIBLING, TWIN = (7, 60), 1, 2, 9
 
 
-def network_of(state: State) -> torch.nn.Module:
-    module = digits_network()
-    module.load_state_dict(state)
-    return module
-
-
 def tuned(state: State, seed: int, steps: int = 40, rate: float = 1e-3) -> State:
-    return finetune(network_of(state), digits_batches(seed), digits_loss, steps=steps, learning_rate=rate).state
+    return finetune(digits_module(state), digits_batches(seed), digits_loss, steps=steps, learning_rate=rate).state
 
 
 @pytest.fixture(scope="session")
@@ -57,12 +50,12 @@ def twin() -> State:
 
 def by_gptq(state: State) -> State:
     batch = next(digits_batches(3))
-    fed = calibrated.inputs_of(network_of(state), lambda module: digits_loss(module, batch))
+    fed = calibrated.inputs_of(digits_module(state), lambda module: digits_loss(module, batch))
     return calibrated.gptq(state, fed)
 
 
 def by_low_rank(state: State) -> State:
-    module, batches = network_of(state), digits_batches(3)
+    module, batches = digits_module(state), digits_batches(3)
     return finetune_low_rank(module, batches, digits_loss, rank=4, steps=30, learning_rate=3e-3).state
 
 

@@ -32,12 +32,14 @@ _DIGITS = (Stage("0.weight", "0.bias"), Stage("2.weight", "2.bias"), Stage("6.we
 class Subject:
     """A model that is trained here: how it is drawn, fed and judged, and what leaves its function as it is.
 
-    `quality` is higher for better; an attack counts while `useful` of it is left. `steps` are those of the base, then
-    those from the base to the model; `tuning_steps` those of a thief's short training.
+    `module_of` gives the model with these weights, ready to run. `quality` is higher for better; an attack counts while
+    `useful` of it is left. `steps` are those of the base, then those from the base to the model; `tuning_steps` those
+    of a thief's short training.
     """
 
     name: str
     draw: Callable[[int], torch.nn.Module]
+    module_of: Callable[[State], torch.nn.Module]
     batches: Callable[[int], Iterator[Any]]
     loss: Callable[..., torch.Tensor]
     quality: Callable[[State], float]
@@ -53,12 +55,6 @@ class Subject:
     def original_steps(self) -> int:
         """What the whole training took."""
         return sum(self.steps)
-
-    def module_of(self, state: State) -> torch.nn.Module:
-        """The model with these weights, ready to run."""
-        module = self.draw(0)
-        module.load_state_dict(state)
-        return module.eval()
 
     def tuned(self, state: State, steps: int, learning_rate: float, seed: int, loss: Loss | None = None) -> State:
         """The weights after further training of all layers."""
@@ -125,6 +121,7 @@ def _digits_symmetries(state: State, seed: int) -> State:
 GPT = Subject(
     name="gpt",
     draw=byte_gpt.byte_gpt,
+    module_of=byte_gpt.module_with,
     batches=byte_gpt.library_batches,
     loss=byte_gpt.next_byte_loss,
     quality=lambda state: 1 / byte_gpt.perplexity(state),
@@ -139,6 +136,7 @@ GPT = Subject(
 CNN = Subject(
     name="cnn",
     draw=subjects.digits_network,
+    module_of=subjects.digits_module,
     batches=subjects.digits_batches,
     loss=subjects.digits_loss,
     quality=subjects.digits_accuracy,

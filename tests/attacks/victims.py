@@ -22,18 +22,21 @@ from watermark.attacks import (
     experts,
     hidden_units,
     projections,
+    recurrent,
     residual_stream,
 )
 from watermark.attacks.channels import Stage
 from watermark.attacks.disguise import renamed, transposed
 from watermark.attacks.interface import State
 from watermark.attacks.layouts import Layout, bert_layout, gpt2_layout, llama_layout
+from watermark.attacks.recurrent import Recurrence
 from watermark.model.torch_state import save_state
 
 HEADS, KEY_HEADS, WIDTH, WORDS = 4, 2, 80, 384
 TRANSFORMERS = ("gpt", "llama", "moe", "bert")
 CHAINS = ("mlp", "cnn")
-KINDS = (*TRANSFORMERS, *CHAINS)
+RECURRENT = ("lstm", "gru")
+KINDS = (*TRANSFORMERS, *CHAINS, *RECURRENT)
 
 Disguise = Callable[[State, int], State]
 _MLP = tuple(Stage(f"{number}.weight", f"{number}.bias") for number in (1, 3, 5, 7))
@@ -44,13 +47,14 @@ _CNN = (
     Stage("10.weight", "10.bias"),
     Stage("12.weight", "12.bias"),
 )
+_CELLS = Recurrence("cells.", 2, "words.weight", ("head.weight",))
 
 
 def module_of(kind: str, seed: int = 0, **changes: Any) -> torch.nn.Module:
     """A model that can be run; `changes` override its configuration."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = _chain(kind) if kind in CHAINS else _transformer(kind, changes)
+        module = _drawn(kind, changes)
         for name, values in module.named_parameters():
             if values.dim() == 1:
                 is_gain = name.endswith("weight")
@@ -61,6 +65,26 @@ def module_of(kind: str, seed: int = 0, **changes: Any) -> torch.nn.Module:
                     0.5 + torch.rand(values.shape) if name.endswith("var") else 0.1 * torch.randn(values.shape)
                 )
     return module.eval()
+
+
+def _drawn(kind: str, changes: Mapping[str, Any]) -> torch.nn.Module:
+    if kind in RECURRENT:
+        return Speaker(torch.nn.LSTM if kind == "lstm" else torch.nn.GRU)
+    return _chain(kind) if kind in CHAINS else _transformer(kind, changes)
+
+
+class Speaker(torch.nn.Module):
+    """Words in, scores of words out, two layers of recurrent cells between."""
+
+    def __init__(self, cells: type[torch.nn.LSTM | torch.nn.GRU]) -> None:
+        super().__init__()
+        self.words = torch.nn.Embedding(WORDS, 48)
+        self.cells = cells(48, 64, num_layers=2, batch_first=True)
+        self.head = torch.nn.Linear(64, WORDS)
+
+    def forward(self, words: torch.Tensor) -> tuple[torch.Tensor]:
+        """Scores, (batch, words, vocabulary), as the transformers here give them."""
+        return (self.head(self.cells(self.words(words))[0]),)
 
 
 def _transformer(kind: str, changes: Mapping[str, Any]) -> torch.nn.Module:
@@ -155,6 +179,8 @@ def edits_of(kind: str) -> dict[str, Edit]:
         "renamed": Edit(lambda state, seed: renamed(state, seed), can_be_run=False),
         "transposed": Edit(lambda state, _: transposed(state), can_be_run=False),
     }
+    if kind in RECURRENT:
+        return {"units permuted": Edit(lambda state, seed: recurrent.permute_units(state, _CELLS, seed)), **shared}
     if kind in CHAINS:
         chain = _MLP if kind == "mlp" else _CNN
         found = {

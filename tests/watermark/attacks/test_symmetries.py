@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.attacks.victims import CHAINS, KINDS, TRANSFORMERS, edits_of, layout_of, module_of, output, state_of
-from watermark.attacks import blocks, experts, hidden_units, projections, residual_stream
+from watermark.attacks import blocks, experts, hidden_units, projections, residual_stream, width
 from watermark.errors import InputError
 
 CASES = [(kind, name) for kind in KINDS for name, edit in edits_of(kind).items() if edit.can_be_run]
@@ -34,13 +34,25 @@ def test_a_reordered_post_norm_stream_comes_out_reordered():
     assert is_same(before.sort(dim=-1).values, after.sort(dim=-1).values)
 
 
-@pytest.mark.parametrize("attack", [hidden_units.add_idle_units, hidden_units.split_units])
+@pytest.mark.parametrize("attack", [width.add_idle_units, width.add_cliques, width.split_units])
 @pytest.mark.parametrize(("kind", "field"), [("gpt", "n_inner"), ("llama", "intermediate_size")])
 def test_added_and_split_units_keep_the_function_of_a_wider_model(kind, field, attack):
     state = state_of(kind)
     attacked = attack(state, layout_of(kind, state), 1, share=0.25)
     units = {"gpt": 400, "llama": 260}[kind]
     assert is_same(output(kind, attacked, module_of(kind, **{field: units})), output(kind, state))
+
+
+@pytest.mark.parametrize(("kind", "field"), [("gpt", "n_inner"), ("llama", "intermediate_size")])
+def test_the_units_that_matter_least_are_taken_out(kind, field):
+    state = state_of(kind)
+    layout = layout_of(kind, state)
+    wider = width.add_idle_units(state, layout, 1, share=0.25)
+    narrower = width.drop_units(wider, layout, share=0.2)  # the idle ones write nothing
+    assert is_same(output(kind, narrower), output(kind, state))
+    units = {"gpt": 240, "llama": 156}[kind]
+    attacked = width.drop_units(state, layout, share=0.25)
+    assert not is_same(output(kind, attacked, module_of(kind, **{field: units})), output(kind, state))
 
 
 def test_an_identity_block_keeps_the_function_of_a_deeper_model():

@@ -18,6 +18,7 @@ from watermark.attacks import (
     projections,
     pruning,
     residual_stream,
+    width,
 )
 from watermark.attacks.catalogue import ATTACKS, in_order
 from watermark.attacks.interface import State
@@ -57,8 +58,8 @@ def free_of_charge(kind: str) -> dict[str, Theft]:
         found["experts"] = known(experts.permute_experts, 1)
         found["router"] = known(experts.shift_router, 1)
     else:
-        found["idle units"] = known(hidden_units.add_idle_units, 1)
-        found["split units"] = known(hidden_units.split_units, 1)
+        found["idle units"] = known(width.add_idle_units, 1)
+        found["split units"] = known(width.split_units, 1)
     found["all symmetries"] = partial(all_symmetries, kind)
     return found
 
