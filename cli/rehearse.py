@@ -165,7 +165,6 @@ class Rehearsal:
         )
 
     def _try(self, point: Point, measure: Callable[[Path], Any] | None, untouched: Rehearsed | None) -> Rehearsed:
-        from watermark.attacks.finetune import movement
         from watermark.model.torch_state import save_state
 
         attacked = point.attack(self.state)
@@ -176,7 +175,7 @@ class Rehearsal:
         answer = check_unlocked(CheckRequest(home.path, str(suspect)), home, _PHRASE, self._secrets)
         usable = self.state if point.renames else attacked
         if measure is None:
-            quality = utility = max(0.0, 1.0 - movement(self.state, usable))
+            quality = utility = _nearness(self.state, usable)
         else:
             if point.renames:
                 shutil.rmtree(suspect)
@@ -195,6 +194,17 @@ class Rehearsal:
             quality,
             utility,
         )
+
+
+def _nearness(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> float:
+    """1 less the share by which weights moved; NaN where tensors went or changed their shape: no distance is left."""
+    from watermark.attacks.finetune import movement
+    from watermark.attacks.interface import is_target
+
+    shapes = {name: tensor.shape for name, tensor in before.items() if is_target(tensor)}
+    if any(name not in after or after[name].shape != shape for name, shape in shapes.items()):
+        return math.nan
+    return max(0.0, 1.0 - movement(before, after))
 
 
 def _marked_copy(request: RehearseRequest) -> tuple[Path, float, float]:

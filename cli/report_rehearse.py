@@ -38,7 +38,7 @@ def json_of_rehearsal(result: RehearseResult) -> dict[str, Any]:
                 "verdict": point.verdict,
                 "recipient_found": point.recipient,
                 "log2_p_adjusted": -point.bits,
-                "quality": point.quality,
+                "quality": None if math.isnan(point.quality) else point.quality,
                 "utility": None if math.isnan(point.utility) else point.utility,
             }
             for point in result.points

@@ -91,7 +91,7 @@ class Bench:
             self._instead(point, "independent", stranger) for point in theirs[1::nulls_every] if has_null(point)
         ]
         found = [
-            *self.other.run([points[0], *wrong], None, self._tell).points,
+            *self.other.run([points[0], *wrong], self.measure, self._tell).points,
             *self.ours.run([points[0], *innocent], self.measure, self._tell).points,
         ]
         bits = {point.key: point.bits for point in found}

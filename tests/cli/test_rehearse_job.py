@@ -27,6 +27,9 @@ def erase(state):
     import torch
     return {name: torch.randn_like(w) * w.std() for name, w in state.items()}
 
+def halve(state):
+    return {name: w[: len(w) // 2].clone() for name, w in state.items()}
+
 def nothing(folder):
     return "good"
 """
@@ -120,6 +123,15 @@ def test_another_rehearsal_in_the_same_folder_is_refused(model, tmp_path):
 def test_what_cannot_be_used_is_named(model, tmp_path, changed, message):
     with pytest.raises(InputError, match=message):
         rehearse(RehearseRequest(model, tmp_path / "work", **changed))
+
+
+def test_an_attack_that_changes_shapes_has_no_distance(model, tmp_path):
+    halve = measure(tmp_path, "halve")
+    result = rehearse(RehearseRequest(model, tmp_path / "work", attacks=(halve,), families=(halve[7:],)))
+    found = json_of_rehearsal(result)["points"][-1]
+    assert (found["quality"], found["utility"], found["verdict"]) == (None, None, "ours")
+    write_rehearsal_page(tmp_path / "report.html", result, model)
+    assert "halve" in (tmp_path / "report.html").read_text("utf-8")
 
 
 def test_a_measure_that_gives_no_number_is_refused_before_any_attack(model, tmp_path):
