@@ -49,7 +49,7 @@ POWER_DISTURBANCE = 0.4
 IDENTICAL_BITS = 64.0
 #: The first look at the recipients uses one chunk in this many; it usually suffices.
 _FIRST_LOOK = 8
-_TRACE_LOOKS = 2
+TRACE_LOOKS = 2
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,7 @@ def _trace(
         found = scores.best(codes())
         assert found is not None  # there are names
         best, test = found
-        if add_multiplicity(test.log2_p, [len(names), _TRACE_LOOKS]) <= THRESHOLD_RECIPIENT_LOG2_P:
+        if add_multiplicity(test.log2_p, [len(names), TRACE_LOOKS]) <= THRESHOLD_RECIPIENT_LOG2_P:
             return best, test
     return None, test
 

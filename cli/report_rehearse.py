@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from cli.answer import escaped, table
 from cli.page import INK, LIMIT, SERIES, literal, plot, write_page
-from cli.rehearse import USEFUL
+from cli.rehearse import BY_DISTANCE, USEFUL
 from cli.rehearse_sweep import BASELINE
+from watermark.evidence import THRESHOLD_RECIPIENT_LOG2_P
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -21,6 +22,26 @@ if TYPE_CHECKING:
     from cli.rehearse import Rehearsed, RehearseResult
 
 _MARKERS = "os^Dvp*XP<>"
+#: For each class its title and what it takes; noise and the untouched copy have none.
+CLASSES = {
+    "A": (
+        "A. Disguises",
+        "The function is what it was: costs the thief nothing, and must not cost the mark much.",
+    ),
+    "B": (
+        "B. Edits of structure",
+        "Units, blocks and shapes changed; lost blocks cost quality until they are relearned.",
+    ),
+    "C": ("C. Lossy", "Rounding, pruning, sharing, clipping, truncation: minutes, no data."),
+    "D": ("D. Training", "Your own loop, with data: quality returns after damage, the mark does not."),
+    "E": ("E. Merging", "With the public base and with fine-tunes of it by others."),
+    "F": (
+        "F. Collusion",
+        "Recipients put their copies together. One of them should be named, and nobody else.",
+    ),
+    "": ("Your own attacks", "Functions that you named with --attack."),
+}
+PLAIN = ("The yardstick", "The untouched copy, and plain noise: degradation that knows nothing of marks.")
 _TICKS = (0, 50, 80, 90, 95, 98, 99, 100, 101, 102, 105, 110, 120, 150, 200, 300)
 
 
@@ -38,38 +59,76 @@ def json_of_rehearsal(result: RehearseResult) -> dict[str, Any]:
                 "verdict": point.verdict,
                 "recipient_found": point.recipient,
                 "log2_p_adjusted": -point.bits,
-                "quality": None if math.isnan(point.quality) else point.quality,
-                "utility": None if math.isnan(point.utility) else point.utility,
+                "quality": _number(point.quality),
+                "utility": _number(point.utility),
+                "class": point.letter or None,
+                "colluders": point.colluders,
+                "log2_p_copy": None if point.copy_bits is None else -point.copy_bits,
+                "accused": point.accused,
+                "moved": point.moved,
             }
             for point in result.points
         ],
         "weakest_useful": result.weakest.key if result.weakest else None,
+        "unnamed_coalitions": [point.key for point in result.unnamed],
     }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def text_of_rehearsal(result: RehearseResult) -> tuple[str, ...]:
     """The lines of `rehearse`: the weakest place first, then every point."""
-    rows: list[tuple[object, ...]] = [("attack", "bits", "verdict", "copy", "quality kept")]
+    rows: list[tuple[object, ...]] = [("", "attack", "bits", "verdict", "copy", "quality kept")]
     for point in result.points:
-        found = "named" if point.recipient else "-"
-        rows.append((point.key, f"{point.bits:,.0f}", point.verdict, found, _share(point)))
+        copy = named_copy(point)
+        rows.append((point.letter, point.key, f"{point.bits:,.0f}", point.verdict, copy, _share(point)))
     return (
         _headline(result),
-        *table(rows, right=(1, 4)),
+        *(f"  {line}" for line in notes_of_rehearsal(result)),
+        *table(rows, right=(2, 5)),
         f"  quality: {escaped(result.measure)}; strength {result.strength:.4%} of each row's deviation",
         f"  kept in {escaped(result.work)}: the same command goes on there; delete it when you are done",
     )
 
 
+def named_copy(point: Rehearsed) -> str:
+    """Whether the code names who had the copy, or one of those who put theirs together, and with how many bits."""
+    if point.accused is not None:
+        return f"WRONGLY: {point.accused}"
+    if not point.recipient:
+        return "-"
+    who = "a colluder" if point.colluders else "named"
+    return who if point.copy_bits is None else f"{who}, {point.copy_bits:,.0f} bits"
+
+
+def notes_of_rehearsal(result: RehearseResult) -> list[str]:
+    """What the headline leaves out: coalitions of which nobody is named, and what could not be measured."""
+    notes = [
+        f"nobody is named of a useful coalition: {escaped(point.key)} ({point.bits:,.0f} bits that it is ours)"
+        for point in result.unnamed
+    ]
+    silent = [point for point in result.points if math.isnan(point.utility)]
+    if silent:
+        why = "another shape" if result.measure == BY_DISTANCE else "the measure could not load them"
+        notes.append(f"quality unknown for {len(silent)} attacks ({why}): they are not counted")
+    return notes
+
+
 def _headline(result: RehearseResult) -> str:
     weakest = result.weakest
+    if result.accused:
+        wrong = result.accused[0]
+        return f"ACCUSES AN INNOCENT   {escaped(wrong.key)} names {escaped(str(wrong.accused))}; please report this"
     if weakest is None:
         return "UNDECIDED   no attack left 95 % of the quality: nothing useful was left to test"
     if result.erased:
-        first = result.erased[0]
-        return f"ERASED   {escaped(first.key)} leaves {_share(first)} of the quality and too little of the mark"
-    least = f"weakest: {escaped(weakest.key)}, {weakest.bits:,.0f} bits"
-    return f"HOLDS   every attack that leaves 95 % of the quality is found; {least}"
+        least = min(result.erased, key=lambda point: point.bits)
+        more = f" (and {len(result.erased) - 1} more)" if len(result.erased) > 1 else ""
+        return f"ERASED   {escaped(least.key)} leaves {_share(least)} of the quality and too little of the mark{more}"
+    least_bits = f"weakest: {escaped(weakest.key)}, {weakest.bits:,.0f} bits"
+    return f"HOLDS   every attack that leaves 95 % of the quality is found; {least_bits}"
 
 
 def _share(point: Rehearsed) -> str:
@@ -77,10 +136,10 @@ def _share(point: Rehearsed) -> str:
 
 
 def exit_code_of_rehearsal(result: RehearseResult) -> int:
-    """0 when every useful attack was found, 1 when one was not, 3 when none was useful."""
-    if result.weakest is None:
+    """0: every useful attack was found; 1: one was not, or somebody was wrongly named; 3: none was useful."""
+    if result.weakest is None and not result.accused:
         return 3
-    return int(bool(result.erased))
+    return int(bool(result.erased or result.accused))
 
 
 def write_rehearsal_page(path: Path, result: RehearseResult, model: Path) -> None:
@@ -94,18 +153,67 @@ def write_rehearsal_page(path: Path, result: RehearseResult, model: Path) -> Non
         model=model,
         verdict=head,
         sentence=f"{sentence[:1].upper()}{sentence[1:]}.",
-        tone={"HOLDS": "not-shown", "ERASED": "ours"}.get(head, "no-power"),
-        chart=_chart(result),
-        rows=[(point, _share(point)) for point in result.points],
+        tone={"HOLDS": "not-shown", "UNDECIDED": "no-power"}.get(head, "ours"),
+        notes=notes_of_rehearsal(result),
+        sections=list(_sections(result)),
+        needed_to_name=-THRESHOLD_RECIPIENT_LOG2_P,
+        trained=any(point.letter == "D" for point in result.points),
+        by_distance=result.measure == BY_DISTANCE,
     )
 
 
-def _chart(result: RehearseResult) -> Markup | None:
+def _sections(result: RehearseResult) -> Iterator[tuple[str, str, Markup | None, list[tuple[Rehearsed, str, str]]]]:
+    """For each class that was tried: its title, what it costs the thief, a plot, and the rows."""
+    plain = [point for point in result.points if point.family in ("untouched", BASELINE)]
+    letters = dict.fromkeys(point.letter for point in result.points if point not in plain)
+    for letter in letters:
+        points = [point for point in result.points if point.letter == letter and point not in plain]
+        title, says = CLASSES[letter]
+        drawn = _coalitions(points) if letter == "F" else _chart([*plain, *points], result, title)
+        yield title, says, drawn, [(point, named_copy(point), _share(point)) for point in points]
+    if plain:
+        yield *PLAIN, None, [(point, named_copy(point), _share(point)) for point in plain]
+
+
+def _chart(points: Sequence[Rehearsed], result: RehearseResult, title: str) -> Markup | None:
     """Evidence against quality as a plot of the page."""
-    if all(math.isnan(point.utility) for point in result.points):
+    if all(math.isnan(point.utility) for point in points):
         return None
-    says = "Bits of evidence against quality kept, one line for each family of attacks"
-    return plot(lambda axes: draw_evidence(axes, result.points, result.threshold, useful=USEFUL), height=5.2, says=says)
+    says = f"{title}: bits of evidence against quality kept, one line for each family of attacks"
+    return plot(lambda axes: draw_evidence(axes, points, result.threshold, useful=USEFUL), height=4.6, says=says)
+
+
+def _coalitions(points: Sequence[Rehearsed]) -> Markup:
+    """Bits that name a colluder against the size of the coalition, a line a rule."""
+
+    def draw(axes: Axes) -> None:
+        families: dict[str, list[Rehearsed]] = {}
+        for point in points:
+            families.setdefault(point.family, []).append(point)
+        for number, (family, members) in enumerate(families.items()):
+            line = sorted(members, key=lambda point: point.colluders)
+            axes.plot(
+                [point.colluders for point in line],
+                [point.copy_bits or 0.0 for point in line],
+                color=SERIES[number % len(SERIES)],
+                marker=_MARKERS[number % len(_MARKERS)],
+                label=literal(family.removeprefix("collusion, ")),
+            )
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted({point.colluders for point in points}))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_yscale("symlog", linthresh=10)
+        axes.set_ylim(0, max(point.copy_bits or 0.0 for point in points) * 3 + 100)
+        axes.axhline(-THRESHOLD_RECIPIENT_LOG2_P, color=LIMIT, linestyle=":", linewidth=1.5)
+        needed = f"needed to name one: {-THRESHOLD_RECIPIENT_LOG2_P:.0f}"
+        place = (0, -THRESHOLD_RECIPIENT_LOG2_P)
+        axes.annotate(needed, place, xycoords=("axes fraction", "data"), color=LIMIT, va="bottom")
+        axes.set_xlabel("copies put together")
+        axes.set_ylabel("bits that name a colluder")
+        legend = axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+        _ink(legend.get_texts(), INK)
+
+    return plot(draw, height=4.0, says="Bits that name a colluder against the number of copies, one line for each rule")
 
 
 def draw_evidence(

@@ -16,46 +16,64 @@ import torch
 
 from cli.rehearse_sweep import BASELINE, SEED, Point, sweep
 from scripts.forensics_structure import structural
+from scripts.forensics_training import training
+from tests.attacks.other_tasks import held_out_loss
 from tests.attacks.trained_subjects import GPT, Trained
-from watermark.attacks import calibrated, merging, noise, pruning, truncation
-from watermark.attacks.finetune import finetune
+from watermark.attacks import calibrated, merging, noise, truncation
+from watermark.attacks.finetune import FineTuned, finetune
 from watermark.attacks.interface import State
 from watermark.attacks.lora import finetune_low_rank
 
 CLASSES = ("B", "C", "D", "E", "strongest")
 CALIBRATION_BATCHES = 32
-L2 = 0.1
-SMOOTHING = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass
 class Thief:
     """Who trains: on which model's weights (its name keeps the results apart), with all data of the owner.
 
-    `longest` is how many original trainings he goes on for at most.
+    `longest` is how many original trainings he goes on for at most. `learned` gives the loss of the last training that
+    was asked for on batches it never saw, before and after.
     """
 
     trained: Trained
     whose: str
     longest: int = 10
+    learned: Callable[[], tuple[float, float]] | None = None
 
-    def tune(self, state: State, name: str, steps: int, rate: float, loss: Callable[..., Any] | None = None) -> State:
+    def train(
+        self,
+        before: torch.nn.Module,
+        name: str,
+        loss: Callable[..., torch.Tensor],
+        batches: Callable[[int], Iterator[Any]],
+        steps: int,
+        rate: float,
+        by: Callable[..., FineTuned] = finetune,
+    ) -> State:
+        """The weights of `before` after training `by` some way, kept under the name."""
+
+        def make() -> State:
+            return by(before, batches(900), loss, steps=steps, learning_rate=rate, seed=900).state
+
+        state = self.trained.kept(f"{self.whose}, {name}", make)
+        self.learned = partial(_losses, before, state, loss, batches)
+        return state
+
+    def tune(
+        self, state: State, name: str, steps: int, rate: float, loss: Callable[..., torch.Tensor] | None = None
+    ) -> State:
         """Further training of all layers on batches of his own."""
-        make = partial(self.trained.subject.tuned, state, steps, rate, seed=900, loss=loss)
-        return self.trained.kept(f"{self.whose}, {name}", make)
+        subject = self.trained.subject
+        return self.train(subject.module_of(state), name, loss or subject.loss, subject.batches, steps, rate)
 
     def tune_last(self, state: State, name: str, steps: int, rate: float) -> State:
         """Further training of the last layer alone."""
         subject = self.trained.subject
-
-        def make() -> State:
-            module = subject.module_of(state)
-            for layer, weight in module.named_parameters():
-                weight.requires_grad_(layer in subject.last_layer)
-            batches = subject.batches(900)
-            return finetune(module, batches, subject.loss, steps=steps, learning_rate=rate).state
-
-        return self.trained.kept(f"{self.whose}, {name}", make)
+        module = subject.module_of(state)
+        for layer, weight in module.named_parameters():
+            weight.requires_grad_(layer in subject.last_layer)
+        return self.train(module, name, subject.loss, subject.batches, steps, rate)
 
     def without_last(self, state: State) -> State:
         """The last layer drawn anew."""
@@ -64,35 +82,36 @@ class Thief:
 
     def low_rank(self, state: State, rank: int, steps: int, rate: float) -> State:
         """LoRA on every matrix, merged."""
-        subject = self.trained.subject
-
-        def make() -> State:
-            module, batches = subject.module_of(state), subject.batches(900)
-            return finetune_low_rank(
-                module, batches, subject.loss, rank=rank, steps=steps, learning_rate=rate, seed=900
-            ).state
-
-        return self.trained.kept(f"{self.whose}, LoRA {rank}", make)
+        subject, by = self.trained.subject, partial(finetune_low_rank, rank=rank)
+        module = subject.module_of(state)
+        return self.train(module, f"LoRA {rank}", subject.loss, subject.batches, steps, rate, by)
 
     def continued(self, state: State, times: int) -> State:
         """The original training once more, so many times as long; each round is kept, the next goes on from it."""
-        subject = self.trained.subject
+        subject, before = self.trained.subject, state
         for number in range(1, times + 1):
             make = partial(subject.tuned, state, subject.original_steps, subject.learning_rate / 2, seed=1_000 + number)
             state = self.trained.kept(f"{self.whose}, continued {number}", make)
+        self.learned = partial(_losses, subject.module_of(before), state, subject.loss, subject.batches)
         return state
 
-    def decayed_loss(self, module: torch.nn.Module, batch: Any) -> torch.Tensor:
-        """The loss with L2 on all weights."""
-        weight = torch.stack([values.square().sum() for values in module.parameters()]).sum()
-        return self.trained.subject.loss(module, batch) + L2 / 2 * weight
+
+def _losses(
+    module: torch.nn.Module,
+    after: State,
+    loss: Callable[..., torch.Tensor],
+    batches: Callable[[int], Iterator[Any]],
+) -> tuple[float, float]:
+    first = held_out_loss(module, loss, batches)
+    module.load_state_dict(after)
+    return first, held_out_loss(module, loss, batches)
 
 
 def points_of(which: str, thief: Thief) -> list[Point]:
     """The points of one class: the untouched copy first, plain noise, then the class at rising strength."""
     known = {point.key: point for point in sweep(None, {})}
     plain = [known["untouched"], *(point for point in known.values() if point.family == BASELINE)]
-    more = {"B": structural, "C": _lossy, "D": _training, "E": _merging, "strongest": _strongest}[which](thief)
+    more = {"B": structural, "C": _lossy, "D": training, "E": _merging, "strongest": _strongest}[which](thief)
     return list({point.key: point for point in [*plain, *more]}.values())
 
 
@@ -108,47 +127,6 @@ def _lossy(thief: Thief) -> Iterator[Point]:
         for bits in (4, 3):
             yield Point("GPTQ", f"{bits} bits", lambda state, b=bits: calibrated.gptq(state, fed(state), b))
             yield Point("AWQ", f"{bits} bits", lambda state, b=bits: calibrated.awq(state, fed(state), b))
-
-
-def _training(thief: Thief) -> Iterator[Point]:
-    subject = thief.trained.subject
-    steps = subject.tuning_steps
-    rates = [subject.learning_rate * factor for factor in (0.2, 1, 5, 20)]
-    for rate in rates:
-        yield Point("all layers", f"rate {rate:.0e}", lambda state, r=rate: thief.tune(state, f"all {r:.0e}", steps, r))
-    for rate in rates[1::2]:
-        yield Point(
-            "last layer", f"rate {rate:.0e}", lambda state, r=rate: thief.tune_last(state, f"last {r:.0e}", steps, r)
-        )
-    rate = subject.learning_rate
-    yield Point(
-        "last layer anew",
-        "last trained",
-        lambda state: thief.tune_last(thief.without_last(state), "last anew", steps, rate),
-    )
-    yield Point(
-        "last layer anew",
-        "all trained",
-        lambda state: thief.tune(thief.without_last(state), "last anew, all", steps, rate),
-    )
-
-    def decayed(state: State) -> State:
-        shrunk = thief.tune(state, "L2", steps // 2, rate, thief.decayed_loss)
-        return thief.tune(shrunk, "L2, tuned", steps, rate)
-
-    yield Point("L2 0.1, then fine-tuned", "", decayed)
-    smooth = partial(subject.loss, smoothing=SMOOTHING)
-    yield Point("labels smoothed", "0.1", lambda state: thief.tune(state, "smoothed", steps, rate, smooth))
-    for rank in (4, 64):
-        yield Point("LoRA", f"rank {rank}", lambda state, r=rank: thief.low_rank(state, r, steps, rate))
-    for percent in (50, 80):
-
-        def fine_pruned(state: State, percent: int = percent) -> State:
-            return thief.tune(pruning.magnitude(state, percent / 100), f"pruned {percent}, tuned", steps, rate)
-
-        yield Point("pruned, then fine-tuned", f"{percent} %", fine_pruned)
-    for times in (times for times in (1, 3, 10) if times <= thief.longest):
-        yield Point("training continued", f"{times} x", lambda state, t=times: thief.continued(state, t))
 
 
 def _merging(thief: Thief) -> Iterator[Point]:
@@ -214,6 +192,6 @@ def has_null(point: Point) -> bool:
     if point.strength.endswith("steps"):
         return point.family == "vocabulary replaced"
     return point.family not in (
-        "untouched", "all layers", "last layer", "last layer anew", "L2 0.1, then fine-tuned", "LoRA",
+        "untouched", "all layers", "last layer", "last layer anew", "L2 0.1, then fine-tuned",
         "pruned, then fine-tuned", "low rank, tuned, disguised", "training continued",
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """Classes B to E and the strongest removal known, on the models that are trained here: run, tables and plots.
 
 Each point is attacked, checked as `weightmark check` does it and noted by the product's own rehearsal. Two nulls go the
-same way: the same suspects against an owner who marked the same reference with another secret, and an independent model
-under the same attack.
+same way: the same suspects against an owner who marked the same reference with another secret, and an innocent model
+under the same attack: an independent one, or for trainings (class D) the unmarked reference itself.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli.rehearse import Rehearsal, Rehearsed, RehearseRequest, RehearseResult
-from cli.rehearse_sweep import Point
+from cli.rehearse_sweep import BASELINE, Point
 from cli.report_rehearse import draw_evidence
 from cli.verdict import OURS
 from scripts.forensics_points import Thief, has_null, points_of
+from scripts.forensics_training import ALWAYS_WITH_NULLS, OTHER_TASK
 from tests.attacks.trained_subjects import Subject, Trained
+from watermark.attacks.finetune import movement
 from watermark.attacks.interface import State
 from watermark.evidence import THRESHOLD_LOG2_P
 from watermark.model.torch_state import load_state
@@ -39,19 +41,27 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One point, the bits that another owner's key shows in the same suspect, and those of an independent model.
+    """One point, the bits that another owner's key shows in the same suspect, and those of an innocent model.
 
-    None where that null was not run.
+    None where that null was not run. For trainings: how far the weights moved, and the loss before and after.
     """
 
     point: Rehearsed
     wrong_key: float | None
-    independent: float | None
+    innocent: float | None
+    moved: float | None = None
+    losses: tuple[float, float] | None = None
 
     @property
     def null(self) -> float:
         """The most that a null shows."""
-        return max(self.wrong_key or 0.0, self.independent or 0.0)
+        return max(self.wrong_key or 0.0, self.innocent or 0.0)
+
+    def is_useful(self, subject: Subject) -> bool:
+        """Worth stealing: enough of the quality, or a better loss where the model is for another task now."""
+        if self.losses is not None and self.point.family in OTHER_TASK:
+            return self.losses[1] < self.losses[0]
+        return self.point.utility >= subject.useful
 
 
 class Bench:
@@ -81,25 +91,39 @@ class Bench:
 
     def run(self, which: str, nulls_every: int) -> tuple[RehearseResult, list[Row]]:
         """All points of a class, and the nulls beside one point in so many."""
-        points = points_of(which, Thief(self.trained, self.whose, self.longest))
+        thief = Thief(self.trained, self.whose, self.longest)
+        points = points_of(which, thief)
         result = self.ours.run(points, self.measure, self._tell)
-        # The stranger's trainings must be kept apart from those of our copy.
-        theirs = points_of(which, Thief(self.trained, "independent", self.longest))
-        stranger = self.trained.independent()
-        wrong = [self._instead(point, "wrong key", self.ours.state) for point in points[1::nulls_every]]
-        innocent = [
-            self._instead(point, "independent", stranger) for point in theirs[1::nulls_every] if has_null(point)
-        ]
+        null, stranger = ("unmarked", self.trained.child(0)) if which == "D" else ("independent", None)
+        # The innocent's trainings must be kept apart from those of our copy.
+        theirs = points_of(which, Thief(self.trained, null, self.longest))
+        stranger = stranger or self.trained.independent()
+        chosen = [n for n, point in enumerate(points) if n and (n % nulls_every == 1 % nulls_every or _is_new(point))]
+        others = [self._instead(points[n], "wrong key", self.ours.state) for n in chosen]
+        innocents = [self._instead(theirs[n], null, stranger) for n in chosen if has_null(theirs[n])]
         found = [
-            *self.other.run([points[0], *wrong], self.measure, self._tell).points,
-            *self.ours.run([points[0], *innocent], self.measure, self._tell).points,
+            *self.other.run([points[0], *others], None, self._tell).points,
+            *self.ours.run([points[0], *innocents], self.measure, self._tell).points,
         ]
         bits = {point.key: point.bits for point in found}
+        names = [(f"wrong key, {known.key}", f"{null}, {known.key}") for known in result.points]
         rows = [
-            Row(point, bits.get(f"wrong key, {point.key}"), bits.get(f"independent, {point.key}"))
-            for point in result.points
+            Row(known, bits.get(wrong_key), bits.get(innocent), *self._learned(point, thief))
+            for point, known, (wrong_key, innocent) in zip(points, result.points, names, strict=True)
         ]
         return result, rows
+
+    def _learned(self, point: Point, thief: Thief) -> tuple[float | None, tuple[float, float] | None]:
+        """How far a training moved the weights, and the loss before and after; nothing for what is no training."""
+        thief.learned = None
+        state = self.ours.state
+        if point.family == "untouched" or point.family == BASELINE:
+            return None, None
+        attacked = point.attack(state)
+        if thief.learned is None:
+            return None, None
+        alike = {name: values for name, values in attacked.items() if values.shape == state[name].shape}
+        return movement(state, alike), thief.learned()
 
     def _instead(self, point: Point, null: str, state: State) -> Point:
         """The same attack on these weights, whatever the copy is."""
@@ -109,29 +133,44 @@ class Bench:
         print(f"{self.subject.name}: {done} of {total}  {following}", file=sys.stderr, flush=True)
 
 
+def _is_new(point: Point) -> bool:
+    return point.family in ALWAYS_WITH_NULLS
+
+
 def table(bench: Bench, result: RehearseResult, rows: list[Row]) -> Iterator[str]:
     """The lines of a Markdown table."""
     subject = bench.subject
     yield f"{bench.carriers:,} carriers at {result.strength:.1%}; quality: {subject.measure}\n"
-    yield "| attack | quality kept | bits | verdict | copy | wrong key | independent |"
-    yield "|---|---:|---:|---|---|---:|---:|"
+    is_trained = any(row.losses for row in rows)
+    more = ("weights moved", "own loss") if is_trained else ()
+    heads = ("attack", "quality kept", "bits", "verdict", "copy", "wrong key", "innocent", *more)
+    yield "| " + " | ".join(heads) + " |"
+    yield "|---|---:|---:|---|---|---:|---:|" + "---:|" * len(more)
     for row in rows:
         point = row.point
-        is_useful = point.utility >= subject.useful
         cells = (
             point.key,
-            f"{point.utility:.1%}" + ("" if is_useful else " (ruined)"),
+            f"{point.utility:.1%}" + ("" if row.is_useful(subject) else " (ruined)"),
             f"{point.bits:,.0f}",
             point.verdict,
             "named" if point.recipient else "-",
-            *("-" if bits is None else f"{bits:.0f}" for bits in (row.wrong_key, row.independent)),
+            *("-" if bits is None else f"{bits:.0f}" for bits in (row.wrong_key, row.innocent)),
+            *([_moved(row), _loss(row)] if is_trained else []),
         )
         yield "| " + " | ".join(cells) + " |"
 
 
+def _moved(row: Row) -> str:
+    return "-" if row.moved is None else f"{row.moved:.1%}"
+
+
+def _loss(row: Row) -> str:
+    return "-" if row.losses is None else " > ".join(f"{value:.3f}" for value in row.losses)
+
+
 def lost(bench: Bench, rows: list[Row]) -> list[str]:
     """The useful models that are not found any more: where the mark ends."""
-    useful = [row.point for row in rows if row.point.utility >= bench.subject.useful]
+    useful = [row.point for row in rows if row.is_useful(bench.subject)]
     return [f"{one.key}: {one.bits:.0f} bits, quality {one.utility:.1%}" for one in useful if one.verdict != OURS]
 
 
@@ -154,12 +193,10 @@ def draw(bench: Bench, rows: list[Row], title: str, path: Path) -> None:
     nulls = [
         (row.point.utility * 100, bits)
         for row in rows
-        for bits in (row.wrong_key, row.independent)
+        for bits in (row.wrong_key, row.innocent)
         if bits is not None and row.point.utility >= 0.5
     ]
-    axes.scatter(
-        *zip(*nulls, strict=True), s=14, color="#999999", clip_on=False, label="wrong keys, independent models"
-    )
+    axes.scatter(*zip(*nulls, strict=True), s=14, color="#999999", clip_on=False, label="wrong keys, innocent models")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     axes.set_title(f"{bench.subject.name}, {bench.carriers:,} carriers: {title}\n", loc="left")
     axes.spines[["top", "right"]].set_visible(False)

@@ -8,14 +8,18 @@ from functools import partial
 import numpy as np
 import pytest
 
+from tests.attacks import other_tasks
 from tests.attacks.marked_victims import Victim
 from tests.subjects import digits_accuracy, digits_batches, digits_cnn, digits_loss, digits_module
 from watermark.attacks import calibrated, channels, clipping, clustering, merging, noise, precision, pruning, shifting
+from watermark.attacks.adversarial import adversarial_loss
 from watermark.attacks.channels import Stage
 from watermark.attacks.finetune import finetune
 from watermark.attacks.interface import State
 from watermark.attacks.lora import finetune_low_rank
+from watermark.attacks.transfer import with_new_last_layer
 from watermark.evidence import THRESHOLD_LOG2_P
+from watermark.model.torch_state import load_state
 
 #: What the product chooses for so small a model.
 STRENGTH = 0.10
@@ -59,6 +63,21 @@ def by_low_rank(state: State) -> State:
     return finetune_low_rank(module, batches, digits_loss, rank=4, steps=30, learning_rate=3e-3).state
 
 
+def by_adversaries(state: State) -> State:
+    loss = adversarial_loss(digits_loss, "0", size=0.25)
+    return finetune(digits_module(state), digits_batches(3), loss, steps=20, learning_rate=1e-3).state
+
+
+def by_wrong_labels(state: State) -> State:
+    loss = other_tasks.noisy_digits_loss(0.2, 3)
+    return finetune(digits_module(state), digits_batches(3), loss, steps=50, learning_rate=1e-3).state
+
+
+def by_another_task(state: State) -> State:
+    fresh = with_new_last_layer(digits_module(state), "8", 2, seed=3)
+    return finetune(fresh, digits_batches(3), other_tasks.parity_loss, steps=90, learning_rate=1e-3).state
+
+
 def by_the_strongest(state: State) -> State:
     repaired = tuned(noise.gaussian(state, sigma=0.4, seed=4), 3, steps=40)
     return channels.scale_channels(channels.permute_channels(repaired, CHAIN, 5), CHAIN, 5)
@@ -73,6 +92,9 @@ ATTACKS: dict[str, Callable[[State], State]] = {
     "pruned, tuned": lambda state: tuned(pruning.magnitude(state, 0.5), 3),
     "tuned fast": lambda state: tuned(state, 3, rate=3e-3),
     "low rank": by_low_rank,
+    "adversaries": by_adversaries,
+    "wrong labels": by_wrong_labels,
+    "another task": by_another_task,
     "noise, tuned, disguised": by_the_strongest,
 }
 MERGES: dict[str, Callable[[State, State, State], State]] = {
@@ -89,7 +111,7 @@ MERGES: dict[str, Callable[[State, State, State], State]] = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_what_leaves_the_classifier_useful_leaves_the_mark(classifier: Victim, twin: State, name: str) -> None:
     attacked = ATTACKS[name](classifier.state)
-    assert digits_accuracy(attacked) >= USEFUL * digits_accuracy(classifier.state)
+    assert other_tasks.digits_quality(attacked) >= USEFUL * digits_accuracy(classifier.state)
     assert classifier.shown_in(attacked).test.log2_p < THRESHOLD_LOG2_P
     assert classifier.shown_in(ATTACKS[name](twin)).test.log2_p > -16
 
@@ -105,7 +127,15 @@ def test_merges_with_a_third_of_us_leave_the_mark(
     assert classifier.shown_in(MERGES[name](twin, sibling, base)).test.log2_p > -16
 
 
-@pytest.mark.parametrize("attack", [ATTACKS["noise, tuned, disguised"], ATTACKS["32 shared values"]])
+def test_trainings_of_the_unmarked_reference_show_nothing(classifier: Victim) -> None:
+    unmarked = load_state(classifier.marked.reference)
+    for name in ("adversaries", "wrong labels", "another task"):
+        assert classifier.shown_in(ATTACKS[name](unmarked)).test.log2_p > -16
+
+
+@pytest.mark.parametrize(
+    "attack", [ATTACKS["noise, tuned, disguised"], ATTACKS["32 shared values"], ATTACKS["adversaries"]]
+)
 def test_wrong_keys_find_nothing_on_the_same_path(classifier: Victim, attack: Callable[[State], State]) -> None:
     tests = classifier.wrong_keys(attack(classifier.state), 1_000)
     z = np.array([test.z for test in tests])

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from tests import byte_gpt, subjects
+from tests.attacks import other_tasks
 from watermark.attacks import attention_heads, channels, hidden_units, residual_stream
 from watermark.attacks.channels import Stage
 from watermark.attacks.finetune import finetune
@@ -139,7 +140,7 @@ CNN = Subject(
     module_of=subjects.digits_module,
     batches=subjects.digits_batches,
     loss=subjects.digits_loss,
-    quality=subjects.digits_accuracy,
+    quality=other_tasks.digits_quality,
     measure="accuracy on held-out digits",
     useful=0.95,
     disguise=_digits_symmetries,

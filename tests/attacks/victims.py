@@ -10,21 +10,13 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from watermark.attacks import (
-    attention_heads,
-    channels,
-    experts,
-    hidden_units,
-    projections,
-    recurrent,
-    residual_stream,
-)
+from watermark.attacks import free_edits, recurrent
 from watermark.attacks.channels import Stage
 from watermark.attacks.disguise import renamed, transposed
 from watermark.attacks.interface import State
@@ -165,14 +157,6 @@ class Edit:
     is_free: bool = False
 
 
-def _on_layout(kind: str, attack: Callable[..., State], *, seeded: bool = True, **fields: Any) -> Disguise:
-    def run(state: State, seed: int) -> State:
-        layout = layout_of(kind, state)
-        return attack(state, layout, seed, **fields) if seeded else attack(state, layout, **fields)
-
-    return run
-
-
 def edits_of(kind: str) -> dict[str, Edit]:
     """All class A edits of a layout by name, those that need no layout among them."""
     shared = {
@@ -182,40 +166,14 @@ def edits_of(kind: str) -> dict[str, Edit]:
     if kind in RECURRENT:
         return {"units permuted": Edit(lambda state, seed: recurrent.permute_units(state, _CELLS, seed)), **shared}
     if kind in CHAINS:
-        chain = _MLP if kind == "mlp" else _CNN
-        found = {
-            "channels permuted": Edit(lambda state, seed: channels.permute_channels(state, chain, seed)),
-            "channels scaled": Edit(lambda state, seed: channels.scale_channels(state, chain, seed)),
-        }
-        if kind == "cnn":
-            found["batch norm folded"] = Edit(lambda state, _: channels.fold_batch_norms(state, chain))
-        return {**found, **shared}
+        known = free_edits.of_chain(_MLP if kind == "mlp" else _CNN, is_scalable=True)
+    else:
+        known = free_edits.of_layout(partial(layout_of, kind), state_of(kind))
+    # The stream is what BERT answers with: reordered, its answer is.
     found = {
-        "hidden permuted": Edit(_on_layout(kind, hidden_units.permute_hidden)),
-        "heads permuted": Edit(_on_layout(kind, attention_heads.permute_heads)),
-        "query-key mixed": Edit(_on_layout(kind, attention_heads.mix_query_key), is_free=True),
-        "value-output mixed": Edit(_on_layout(kind, attention_heads.mix_value_output), is_free=True),
-        "stream permuted": Edit(_on_layout(kind, residual_stream.permute_stream), can_be_run=kind != "bert"),
+        name: Edit(edit.run, edit.keeps_names and (kind, name) != ("bert", "stream permuted"), edit.is_free)
+        for name, edit in known.items()
     }
-    if kind != "bert":
-        found |= {
-            "norms folded": Edit(_on_layout(kind, residual_stream.fold_norms)),
-            "stream rotated": Edit(_on_layout(kind, residual_stream.rotate_stream), is_free=True),
-            "hidden scaled": Edit(_on_layout(kind, hidden_units.scale_hidden)),
-        }
-    if kind in ("llama", "moe"):
-        found |= {
-            "hidden flipped": Edit(_on_layout(kind, hidden_units.flip_hidden)),
-            "stream scaled": Edit(_on_layout(kind, residual_stream.scale_stream, seeded=False)),
-        }
-    if kind == "moe":
-        found |= {
-            "experts permuted": Edit(_on_layout(kind, experts.permute_experts)),
-            "router shifted": Edit(_on_layout(kind, experts.shift_router)),
-        }
-    split = projections.split_projections if kind == "gpt" else projections.fuse_projections
-    name = "projections split" if kind == "gpt" else "projections fused"
-    found[name] = Edit(_on_layout(kind, split, seeded=False), can_be_run=False)
     return {**found, **shared}
 
 
