@@ -76,8 +76,8 @@ def by_adversaries(state: State) -> State:
 
 
 def by_wrong_labels(state: State) -> State:
-    loss = other_tasks.noisy_digits_loss(0.2, 3)
-    return finetune(network_of(state), digits_batches(3), loss, steps=20, learning_rate=1e-3).state
+    loss = other_tasks.noisy_digits_loss(0.1, 3)
+    return finetune(network_of(state), digits_batches(3), loss, steps=20, learning_rate=5e-4).state
 
 
 def by_another_task(state: State) -> State:
