@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from cli.answer import escaped, table
 from cli.page import INK, LIMIT, SERIES, literal, plot, write_page
 from cli.rehearse import BY_DISTANCE, USEFUL
 from cli.rehearse_sweep import BASELINE
+from cli.verdict import OURS
 from watermark.evidence import THRESHOLD_RECIPIENT_LOG2_P
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
     from cli.rehearse import Rehearsed, RehearseResult
 
+    _Row: TypeAlias = tuple[Rehearsed, str, str, str]
+
+#: A quality this near to the whole is drawn nowhere.
+_WHOLE = 0.001
 _MARKERS = "os^Dvp*XP<>"
 #: For each class its title and what it takes; noise and the untouched copy have none.
 CLASSES = {
@@ -111,8 +116,8 @@ def notes_of_rehearsal(result: RehearseResult) -> list[str]:
     ]
     silent = [point for point in result.points if math.isnan(point.utility)]
     if silent:
-        why = "another shape" if result.measure == BY_DISTANCE else "the measure could not load them"
-        notes.append(f"quality unknown for {len(silent)} attacks ({why}): they are not counted")
+        why = "no distance between other shapes" if result.measure == BY_DISTANCE else "the measure could not tell"
+        notes.append(f"quality unknown and not counted ({why}): {', '.join(escaped(point.key) for point in silent)}")
     return notes
 
 
@@ -162,23 +167,38 @@ def write_rehearsal_page(path: Path, result: RehearseResult, model: Path) -> Non
     )
 
 
-def _sections(result: RehearseResult) -> Iterator[tuple[str, str, Markup | None, list[tuple[Rehearsed, str, str]]]]:
+def _sections(result: RehearseResult) -> Iterator[tuple[str, str, Markup | None, list[_Row]]]:
     """For each class that was tried: its title, what it costs the thief, a plot, and the rows."""
     plain = [point for point in result.points if point.family in ("untouched", BASELINE)]
     letters = dict.fromkeys(point.letter for point in result.points if point not in plain)
     for letter in letters:
         points = [point for point in result.points if point.letter == letter and point not in plain]
         title, says = CLASSES[letter]
-        drawn = _coalitions(points) if letter == "F" else _chart([*plain, *points], result, title)
-        yield title, says, drawn, [(point, named_copy(point), _share(point)) for point in points]
+        drawn = _coalitions(points) if letter == "F" else _chart(points, plain, result, title)
+        yield title, says, drawn, _rows(points)
     if plain:
-        yield *PLAIN, None, [(point, named_copy(point), _share(point)) for point in plain]
+        yield *PLAIN, None, _rows(plain)
 
 
-def _chart(points: Sequence[Rehearsed], result: RehearseResult, title: str) -> Markup | None:
-    """Evidence against quality as a plot of the page."""
-    if all(math.isnan(point.utility) for point in points):
+def _rows(points: Sequence[Rehearsed]) -> list[_Row]:
+    return [(point, named_copy(point), _share(point), _tone(point)) for point in points]
+
+
+def _tone(point: Rehearsed) -> str:
+    """How a row looks: a ruined model hardly matters, a useful one that is not found does."""
+    if point.accused is not None or (point.utility >= USEFUL and point.verdict != OURS):
+        return "lost"
+    return "soft" if point.utility < USEFUL else ""
+
+
+def _chart(
+    members: Sequence[Rehearsed], plain: Sequence[Rehearsed], result: RehearseResult, title: str
+) -> Markup | None:
+    """Evidence against quality as a plot of the page; None where no quality is known, or all of it is kept."""
+    known = [point.utility for point in members if not math.isnan(point.utility)]
+    if all(abs(utility - 1) < _WHOLE for utility in known):
         return None
+    points = [*plain, *members]
     says = f"{title}: bits of evidence against quality kept, one line for each family of attacks"
     return plot(lambda axes: draw_evidence(axes, points, result.threshold, useful=USEFUL), height=4.6, says=says)
 
