@@ -86,7 +86,8 @@ def likely_first(
 ) -> tuple[list[ReleaseRecord], Fingerprint | None]:
     """Order releases by how like the suspect they are, and leave out what is unlike where they are many.
 
-    A release whose sketch is missing, or of a later version, is always tested.
+    A release whose sketch is missing, or of a later version, is always tested. Where only one is known, nothing is left
+    to order, and the suspect is not sketched.
 
     Args:
         known: every release that may be tested.
@@ -95,7 +96,7 @@ def likely_first(
     """
     sketches = {record.release_id: _read(stored.get(record.release_id)) for record in known}
     sketched = [record for record in known if sketches[record.release_id] is not None]
-    if not sketched:
+    if not sketched or len(known) == 1:
         return list(known), None
     listed = [sketch for record in sketched if (sketch := sketches[record.release_id]) is not None]
     asked = sketch_model(suspect)
