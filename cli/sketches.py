@@ -7,7 +7,7 @@ threshold depends on a cosine, and every release that was known is paid for, whe
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -57,10 +57,10 @@ class Fingerprint:
     margin: float | None
 
 
-def sketch_of_folder(folder: Path) -> Sketch:
-    """Sketch the weights as they lie in a finished copy."""
+def sketch_of_folder(folder: Path, pieces: MutableMapping[str, bytes]) -> Sketch:
+    """Sketch the weights as they lie in a finished copy; `pieces` remembers what is done."""
     with open_model(folder) as shipped:
-        return sketch_model(shipped)
+        return sketch_model(shipped, pieces=pieces)
 
 
 def predicate_of_sketch(sketch: Sketch) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,8 +54,20 @@ class _Matrix:
     faces: tuple[Face, ...]
 
 
-def stream_grams(model: Model, tensors: Sequence[TensorInfo], progress: Progress | None = None) -> Grams | None:
-    """Measure a stream model by anchors from its table of words; None where it has no stream or no table."""
+def stream_grams(
+    model: Model,
+    tensors: Sequence[TensorInfo],
+    progress: Progress | None = None,
+    pieces: MutableMapping[str, bytes] | None = None,
+) -> Grams | None:
+    """Measure a stream model by anchors from its table of words; None where it has no stream or no table.
+
+    Args:
+        model: the open model.
+        tensors: those of its tensors that can be matrices.
+        progress: told the bytes that were measured.
+        pieces: what an earlier run on the very same tensors computed; what this one computes is added.
+    """
     width = stream_width(tensors)
     if width is None:
         return None
@@ -63,13 +75,15 @@ def stream_grams(model: Model, tensors: Sequence[TensorInfo], progress: Progress
     tables = _tables_of(seen)
     if not tables:
         return None
-    anchors = np.concatenate(list(in_order_forked(lambda table: _anchors(model, table), tables, _size(tables))))
     rest = [matrix for matrix in seen if matrix.faces[0] not in tables]
-    clear = [matrix.faces[0] for matrix in rest if len(matrix.faces) == 1]
-    if not clear:
+    if all(len(matrix.faces) > 1 for matrix in rest):
         return None
-    faces = _turned_right(model, rest, clear, evened(anchors, _sample(model, clear)))
-    measured = evened(anchors, _sample(model, faces))
+    kept: MutableMapping[str, bytes] = pieces if pieces is not None else {}
+    if not {"turns", "anchors"} <= kept.keys():
+        turns, measured = _measuring(model, tables, rest)
+        kept["turns"], kept["anchors"] = bytes(turns), measured.tobytes()
+    faces = _in_order(rest, list(kept["turns"]))
+    measured = np.frombuffer(kept["anchors"], np.float32).reshape(-1, width)
     blocks = [measured[at : at + ANCHORS] for at in range(0, len(measured), ANCHORS)]
     commons = [(block @ block.T).astype(np.float64) for block in blocks]
 
@@ -82,15 +96,34 @@ def stream_grams(model: Model, tensors: Sequence[TensorInfo], progress: Progress
         summed: Doubles = np.sum(grams, axis=0)
         return summed
 
-    parts = []
-    for face, part in zip(faces, in_order_forked(part_of, faces, _size(faces)), strict=True):
-        parts.append(part)
+    left = [(number, face) for number, face in enumerate(faces) if f"part {number}" not in kept]
+    found = in_order_forked(lambda numbered: part_of(numbered[1]), left, _size([face for _, face in left]))
+    for (number, face), part in zip(left, found, strict=True):
+        kept[f"part {number}"] = part.tobytes()
         if progress is not None:
             progress(_size([face]))
+    parts = tuple(np.frombuffer(kept[f"part {number}"], np.float64) for number in range(len(faces)))
     whole = parts[0]
     for part in parts[1:]:
         whole = whole + part
-    return Grams(whole, tuple(parts))
+    return Grams(whole, parts)
+
+
+def _measuring(model: Model, tables: Sequence[Face], rest: Sequence[_Matrix]) -> tuple[list[int], Floats]:
+    """Which way round each matrix is taken, and the anchors that all are measured by, (any, width)."""
+    anchors = np.concatenate(list(in_order_forked(lambda table: _anchors(model, table), tables, _size(tables))))
+    clear = [matrix.faces[0] for matrix in rest if len(matrix.faces) == 1]
+    turns = _turns(model, rest, clear, evened(anchors, _sample(model, clear)))
+    return turns, evened(anchors, _sample(model, _in_order(rest, turns)))
+
+
+def _in_order(matrices: Sequence[_Matrix], turns: Sequence[int]) -> list[Face]:
+    """The chosen face of each matrix: first those that have only one."""
+    chosen = [matrix.faces[turn] for matrix, turn in zip(matrices, turns, strict=True)]
+    is_clear = [len(matrix.faces) == 1 for matrix in matrices]
+    return [face for face, clear in zip(chosen, is_clear, strict=True) if clear] + [
+        face for face, clear in zip(chosen, is_clear, strict=True) if not clear
+    ]
 
 
 def _size(faces: Sequence[Face]) -> int:
@@ -165,7 +198,7 @@ def _some(faces: Sequence[Face], count: int) -> Sequence[Face]:
     return [faces[at] for at in np.linspace(0, len(faces) - 1, min(len(faces), count)).astype(int)]
 
 
-def _turned_right(model: Model, matrices: Sequence[_Matrix], clear: Sequence[Face], anchors: Floats) -> list[Face]:
+def _turns(model: Model, matrices: Sequence[_Matrix], clear: Sequence[Face], anchors: Floats) -> list[int]:
     """Choose the face of each square matrix: all that touch the stream share directions, private axes share none."""
     common = (anchors @ anchors.T).astype(np.float64)
 
@@ -176,16 +209,16 @@ def _turned_right(model: Model, matrices: Sequence[_Matrix], clear: Sequence[Fac
 
     squares = [matrix.faces for matrix in matrices if len(matrix.faces) > 1]
     if not squares:
-        return list(clear)
+        return [0] * len(matrices)
     samples = _some(clear, _SHARED_FACES)
     shared = np.sum(list(in_order_forked(deviation, samples, _size(samples))), axis=0)
 
-    def way_of(faces: tuple[Face, ...]) -> int:
+    def turn_of(faces: tuple[Face, ...]) -> int:
         found = [float(deviation(face) @ shared) for face in faces]
         return found.index(max(found))
 
-    ways = in_order_forked(way_of, squares, _size([face for faces in squares for face in faces]))
-    return [*clear, *(faces[way] for faces, way in zip(squares, ways, strict=True))]
+    turned = in_order_forked(turn_of, squares, _size([face for faces in squares for face in faces]))
+    return [0 if len(matrix.faces) == 1 else next(turned) for matrix in matrices]
 
 
 def profile(model: Model, face: Face, anchors: Floats) -> Floats:
