@@ -183,9 +183,10 @@ def _suspect_path(suspect: str) -> Path:
 
 
 def _releases(book: ReleaseBook, request: CheckRequest) -> list[ReleaseRecord]:
-    if request.releases:
-        return [book.release(release) for release in dict.fromkeys(request.releases)]
     known = book.list_releases()
+    if request.releases:
+        wanted = {book.release(release).release_id for release in request.releases}
+        return [record for record in known if record.release_id in wanted]  # without a registry in either form
     if not known:
         raise InputError("this owner has released nothing yet", hint="run `weightmark release MODEL --out DIR` first")
     return known

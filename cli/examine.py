@@ -63,7 +63,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one release's tests show in one suspect. Counts of what was tried stand beside the tests."""
+    """What one release's tests show in one suspect. Counts of what was tried stand beside the tests.
+
+    `is_comparable` is False where no tensor of the suspect, as it lies or aligned, is the partner of a marked one: the
+    tests of this release say nothing about this suspect, whatever others say.
+    """
 
     record: ReleaseRecord
     tests: tuple[KeyedTest, ...]
@@ -83,6 +87,7 @@ class Finding:
     excluded: tuple[tuple[str, str], ...]
     notes: tuple[str, ...] = field(default=())
     kin: Kin | None = None
+    is_comparable: bool = True
 
     @property
     def best(self) -> KeyedTest | None:
@@ -183,6 +188,8 @@ def examine(
             excluded=tuple((excluded.digest, excluded.reason) for excluded in mark.geometry.excluded),
             notes=tuple(notes),
             kin=kin,
+            # Without the reference partners are found by name alone: that there is none says nothing.
+            is_comparable=reference.model is None or any(carriers for _, carriers in views),
         )
 
 
@@ -221,6 +228,7 @@ def _unmarked(
         False,
         (),
         tuple(notes),
+        is_comparable=False,
     )
 
 

@@ -76,7 +76,7 @@ class RecordFile:
     def release(self, release_id: str) -> ReleaseRecord:
         """The release with this id, or with this unique beginning of one; InputError for none or several."""
         found = [one for one in self._releases if one.release_id.startswith(release_id)]
-        if len(found) != 1 or not release_id:
+        if len({one.release_id for one in found}) != 1 or not release_id:
             known = "more than one release begins" if found else "no release begins"
             raise InputError(f"{release_id!a}: {known} with this in the backup's records")
         return found[0]
