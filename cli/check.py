@@ -93,8 +93,7 @@ def check_unlocked(
         digest = canonical_digest(digests.values())
 
         def look(record: ReleaseRecord) -> Finding:
-            copies = book.copies(record.release_id)
-            return examine(suspect, digests, record, copies, secrets.of(record), given(record), progress)
+            return examine(suspect, digests, record, book, secrets.of(record), given(record), progress)
 
         def conclude(findings: list[Finding]) -> CheckResult:
             orders = orders_of(findings, book, home.trust())

@@ -292,7 +292,7 @@ def _register_copy(
     """Sign and log a copy, or find what was signed and logged for it before."""
     release_id = work.release_key.release_id
     copy_id = copy.copy_id if copy is not None else release_id
-    known = next((one for one in registry.records.copies(release_id) if one.copy_id == copy_id), None)
+    known = registry.records.find_copy(copy_id)
     if known is not None:
         demand_countersigned(known.claims, work.also_sign)
         _restore_documents(work, known.model_sig, copy_id, folder, written)

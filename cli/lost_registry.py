@@ -44,7 +44,7 @@ def book_without_registry(
     if home.has_records:
         with home.book() as book:
             records = book.list_releases()
-            copies = [copy for record in records for copy in book.copies(record.release_id)]
+            copies = [copy for record in records for copy in book.each_copy(record.release_id)]
     if reference is not None:
         derived = derive_releases(home, secrets.current, Path(reference), progress)
         if all(record.reference_digest != derived[0].reference_digest for record in records):

@@ -18,8 +18,8 @@ from watermark.marks.statistic import energies, quantise_blind, signed_totals
 from watermark.marks.subspace import SUBSPACES, detect_subspaces
 from watermark.marks.survey import as_rows
 from watermark.marks.trace import Scores
-from watermark.model.digest import layout_of
 from watermark.model import parallel
+from watermark.model.digest import layout_of
 from watermark.model.directory import open_model
 
 
