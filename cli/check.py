@@ -93,8 +93,7 @@ def check_unlocked(
         digest = canonical_digest(digests.values())
 
         def look(record: ReleaseRecord) -> Finding:
-            copies = book.copies(record.release_id)
-            return examine(suspect, digests, record, copies, secrets.of(record), given(record), progress)
+            return examine(suspect, digests, record, book, secrets.of(record), given(record), progress)
 
         def conclude(findings: list[Finding]) -> CheckResult:
             orders = orders_of(findings, book, home.trust())
@@ -183,9 +182,10 @@ def _suspect_path(suspect: str) -> Path:
 
 
 def _releases(book: ReleaseBook, request: CheckRequest) -> list[ReleaseRecord]:
-    if request.releases:
-        return [book.release(release) for release in dict.fromkeys(request.releases)]
     known = book.list_releases()
+    if request.releases:
+        wanted = {book.release(release).release_id for release in request.releases}
+        return [record for record in known if record.release_id in wanted]  # without a registry in either form
     if not known:
         raise InputError("this owner has released nothing yet", hint="run `weightmark release MODEL --out DIR` first")
     return known

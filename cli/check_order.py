@@ -26,8 +26,13 @@ NO_ORDERS: Orders = MappingProxyType({})
 
 def orders_of(findings: Sequence[Finding], records: ReleaseBook, trust: TrustPolicy) -> Orders:
     """Since when others know of each release that was looked at, by its id."""
-    ids = {finding.record.release_id for finding in findings}
-    return {release_id: _order_of(records, release_id, trust) for release_id in ids}
+    named: dict[str, set[str]] = {}
+    for finding in findings:
+        copies = named.setdefault(finding.record.release_id, set())
+        copies |= {copy.copy_id for copy in finding.identical_copies}
+        if finding.recipient_copy is not None:
+            copies.add(finding.recipient_copy)
+    return {release_id: _order_of(records, release_id, trust, copies) for release_id, copies in named.items()}
 
 
 def passes_stamped(
@@ -98,8 +103,8 @@ def _date_would_do(result: CheckResult, orders: Orders, findings: Sequence[Findi
     return ()
 
 
-def _order_of(records: ReleaseBook, release_id: str, trust: TrustPolicy) -> ReleaseOrder:
+def _order_of(records: ReleaseBook, release_id: str, trust: TrustPolicy, named: set[str]) -> ReleaseOrder:
     try:
-        return order_of_release(records.copies(release_id), trust)
+        return order_of_release(records, release_id, trust, named)
     except DocumentError:  # damaged records are the audit's finding; a verdict does not depend on them
         return ReleaseOrder()

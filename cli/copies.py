@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from cli.also_sign import countersign_lines, demand_countersigned
@@ -25,6 +26,7 @@ from cli.reference_places import keep_in_s3
 from cli.sketches import predicate_of_sketch, sketch_of_folder, stated_sketch
 from cli.stamping import NO_STAMPER, Stamper, order_of_copy, stamp_checkpoint, stamp_statements
 from cli.statements import CopyFacts, make_claims, make_release_entry
+from cli.unfinished import Unfinished, identity_of, work_beside
 from registry.signing.keys import OMS_ALGORITHMS, PublicKey
 from registry.signing.manifest import DEFAULT_IGNORED, SIDE_FILES, SIGNATURE_NAME
 from registry.signing.oms import sign_model, verify_signature
@@ -33,13 +35,13 @@ from registry.signing.release import verify_release
 from registry.signing.signer import Signer
 from registry.store.embedded import EmbeddedRegistry
 from registry.store.records import CopyRecord, ReleaseRecord
-from watermark.errors import DigestError, UnavailableError
+from watermark.errors import DigestError, InputError, UnavailableError
 from watermark.marks.plan import MarkPlan
 from watermark.marks.secret import CopyKey, ReleaseKey
 from watermark.marks.survey import Survey, read_base
 from watermark.marks.weights import Embedder
-from watermark.model.digest import Progress, Span, canonical_digest
-from watermark.model.directory import Model
+from watermark.model.digest import Progress, Span, canonical_digest, digest_model
+from watermark.model.directory import Model, open_model
 from watermark.model.index import INDEX_SUFFIX, TORCH_INDEX_SUFFIX
 from watermark.model.rewrite import NewBytes, WrittenShard, rewrite_shard
 
@@ -71,6 +73,7 @@ class Work:
     plan: MarkPlan | None
     found: Survey | None
     reference_digest: bytes
+    reference_tensors: Mapping[str, bytes]
     base: Model | None
     base_names: Mapping[str, str] | None
     base_place: str | None
@@ -82,7 +85,7 @@ class Work:
 def make_copies(
     work: Work, registry: EmbeddedRegistry, label: tuple[str, str], progress: Progress | None
 ) -> tuple[tuple[CopyResult, ...], float]:
-    """Make every copy from one reading of the reference, and put each in place once the log has acknowledged it.
+    """Make every copy from one reading of the reference; they appear once the log has acknowledged them all.
 
     Gives the copies, and the largest change of any weight. `label` is name and version.
     """
@@ -92,24 +95,36 @@ def make_copies(
         targets = [work.out / copy.copy_id for copy in keys if copy is not None]
         for target in targets:
             refuse_taken(target)
-    place = _keep_reference(work)
-    with draft_beside(work.out) as draft:
-        drafts = [draft / str(number) for number in range(len(keys))]
+    with work_beside(work.out, _identity(work, keys)) as unfinished:
+        place = _keep_reference(work, is_resumed=unfinished.is_resumed)
+        drafts = [unfinished.folder / str(number) for number in range(len(keys))]
         embedder = Embedder(work.plan, keys) if work.plan is not None else None
-        written, largest = _write_drafts(work, embedder, drafts, progress)
+        written, largest = _write_drafts(work, embedder, drafts, unfinished, progress)
         work.model.verify_unchanged()
         _remember_release(work, registry, label, place, embedder.stretched if embedder is not None else b"")
         results = []
         for copy, folder, target, files in zip(keys, drafts, targets, written, strict=True):
-            record = _register_copy(work, registry, label, copy, folder, files)
+            record = _register_copy(work, registry, label, copy, folder, files, unfinished)
             for side, data in zip(SIDE_FILES, (record.model_sig, record.claims, record.proof), strict=True):
                 (folder / side).write_bytes(data)
-            put_in_place(folder, target)
             name = copy.recipient if copy is not None else None
             order = order_of_copy(record.claims, record.proof, work.home.trust())
             copy_id = record.copy_id if copy else None
             results.append(CopyResult(copy_id, name, record.log_index, str(target), record.root_digest, order))
+        for folder, target in zip(drafts, targets, strict=True):
+            put_in_place(folder, target)
     return tuple(results), largest
+
+
+def _identity(work: Work, keys: Sequence[CopyKey | None]) -> str:
+    """What decides every byte of the weight files: the reference by name, R, the copies, and the files' headers."""
+    return identity_of(
+        release=work.release_key.release_id,
+        root=work.plan.root.hex() if work.plan is not None else None,
+        copies=[copy.copy_id if copy is not None else None for copy in keys],
+        tensors={name: digest.hex() for name, digest in work.reference_tensors.items()},
+        headers={shard: hashlib.sha256(work.model.header_bytes(shard)).hexdigest() for shard in work.model.shards},
+    )
 
 
 @dataclass(frozen=True)
@@ -121,7 +136,7 @@ class _WrittenCopy:
 
 
 def _write_drafts(
-    work: Work, embedder: Embedder | None, drafts: Sequence[Path], progress: Progress | None
+    work: Work, embedder: Embedder | None, drafts: Sequence[Path], unfinished: Unfinished, progress: Progress | None
 ) -> tuple[list[_WrittenCopy], float]:
     """Mark, write and hash every file of every copy from one reading of the reference."""
     largest = 0.0
@@ -138,7 +153,15 @@ def _write_drafts(
         for target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
         if entry.path in work.model.shards:
-            shards: Sequence[WrittenShard] = rewrite_shard(work.model, entry.path, targets, change, progress)
+            shards: Sequence[WrittenShard] = rewrite_shard(
+                work.model,
+                entry.path,
+                targets,
+                change,
+                progress,
+                finished=unfinished.finished(path),
+                on_disk=partial(unfinished.finish, path),
+            )
             for copy, shard in zip(copies, shards, strict=True):
                 copy.files[path] = shard.file
                 copy.tensors.update(shard.tensors)
@@ -198,13 +221,32 @@ def _carry(model: Model, path: str, targets: Sequence[Path]) -> bytes:
     return state.digest()
 
 
-def _keep_reference(work: Work) -> Path | str:
-    """Copy the unmarked reference where the owner asked for it; gives the place to remember."""
+def _keep_reference(work: Work, *, is_resumed: bool) -> Path | str:
+    """Copy the unmarked reference where the owner asked for it; gives the place to remember.
+
+    The run before a resumed one may have put it there already.
+    """
     keep = work.keep_reference
     if keep is None:
         return work.source.absolute()
     if isinstance(keep, str):
         return keep_in_s3(work.model, keep)
+    if not (is_resumed and _is_kept(work, keep)):
+        _copy_reference(work, keep)
+    return keep.absolute() / work.model.files[0].path if work.model.is_single_file else keep.absolute()
+
+
+def _is_kept(work: Work, keep: Path) -> bool:
+    """Whether every file of the reference lies at `keep`, as it is."""
+    try:
+        with open_model(keep, allow_torch=True) as there:
+            ours, theirs = digest_model(work.model).files, digest_model(there).files
+    except InputError:
+        return False
+    return ours == theirs
+
+
+def _copy_reference(work: Work, keep: Path) -> None:
     refuse_taken(keep)
     with draft_beside(keep) as draft:
         folder = draft / "reference"
@@ -212,7 +254,6 @@ def _keep_reference(work: Work) -> Path | str:
             (folder / entry.path).parent.mkdir(parents=True, exist_ok=True)
             _carry(work.model, entry.path, [folder / entry.path])
         put_in_place(folder, keep)
-    return keep.absolute() / work.model.files[0].path if work.model.is_single_file else keep.absolute()
 
 
 def _remember_release(
@@ -246,11 +287,12 @@ def _register_copy(
     copy: CopyKey | None,
     folder: Path,
     written: _WrittenCopy,
+    unfinished: Unfinished,
 ) -> CopyRecord:
     """Sign and log a copy, or find what was signed and logged for it before."""
     release_id = work.release_key.release_id
     copy_id = copy.copy_id if copy is not None else release_id
-    known = next((one for one in registry.records.copies(release_id) if one.copy_id == copy_id), None)
+    known = registry.records.find_copy(copy_id)
     if known is not None:
         demand_countersigned(known.claims, work.also_sign)
         _restore_documents(work, known.model_sig, copy_id, folder, written)
@@ -261,7 +303,7 @@ def _register_copy(
     if statements is not None and registry.find(hashlib.sha256(statements.entry).digest()) is None:
         statements = None  # nothing was acknowledged, and the files beside the weights may have changed since
     if statements is None:
-        statements = stamp_statements(_make_statements(work, label, copy, folder, written), work.stamper)
+        statements = stamp_statements(_make_statements(work, label, copy, folder, written, unfinished), work.stamper)
         pending.put(copy_id, statements)
     else:
         _restore_documents(work, statements.model_sig, copy_id, folder, written)
@@ -291,8 +333,14 @@ def _register_copy(
 
 
 def _make_statements(
-    work: Work, label: tuple[str, str], copy: CopyKey | None, folder: Path, written: _WrittenCopy
+    work: Work,
+    label: tuple[str, str],
+    copy: CopyKey | None,
+    folder: Path,
+    written: _WrittenCopy,
+    unfinished: Unfinished,
 ) -> PendingCopy:
+    canonical = canonical_digest(written.tensors.values())
     digests = {digest.hex() for digest in written.tensors.values()}
     plan = work.plan
     facts = CopyFacts(
@@ -305,9 +353,9 @@ def _make_statements(
         copy_commitment=copy.commitment(plan.root).hex() if copy is not None and plan is not None else None,
         geometry_digest=plan.geometry.digest().hex() if plan else None,
         tensor_digests=tuple(sorted(digests)),
-        canonical_digest=canonical_digest(written.tensors.values()).hex(),
+        canonical_digest=canonical.hex(),
         signed_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        sketch=predicate_of_sketch(sketch_of_folder(folder)),
+        sketch=predicate_of_sketch(sketch_of_folder(folder, unfinished.pieces(canonical))),
     )
     documents: dict[str, bytes] = {}
     if work.documents is not None:

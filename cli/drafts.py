@@ -29,7 +29,7 @@ def draft_beside(target: Path) -> Iterator[Path]:
     parent = target.absolute().parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(parent, target.name)
+        remove_abandoned(parent, target.name)
         draft = parent / f".{target.name}.weightmark-draft-{os.getpid()}"
         draft.mkdir(mode=0o700)
     except OSError as err:
@@ -66,7 +66,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove_abandoned(parent: Path, name: str) -> None:
+def remove_abandoned(parent: Path, name: str) -> None:
     """Remove drafts of processes that are gone."""
     for entry in parent.iterdir():
         match = _DRAFT.fullmatch(entry.name)

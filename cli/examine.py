@@ -6,7 +6,6 @@ Uses everything the owner has, so its numbers are the owner's private answer; wh
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from cli.kin import Kin, find_kin
 from cli.mark_record import MarkRecord
 from cli.reading import cache_root_of
 from cli.reference_places import local_place
+from registry.store.record_file import ReleaseBook
 from registry.store.records import CopyRecord, ReleaseRecord
 from watermark.errors import WeightmarkError
 from watermark.evidence import (
@@ -63,7 +63,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one release's tests show in one suspect. Counts of what was tried stand beside the tests."""
+    """What one release's tests show in one suspect. Counts of what was tried stand beside the tests.
+
+    `is_comparable` is False where no tensor of the suspect, as it lies or aligned, is the partner of a marked one: the
+    tests of this release say nothing about this suspect, whatever others say.
+    """
 
     record: ReleaseRecord
     tests: tuple[KeyedTest, ...]
@@ -83,6 +87,7 @@ class Finding:
     excluded: tuple[tuple[str, str], ...]
     notes: tuple[str, ...] = field(default=())
     kin: Kin | None = None
+    is_comparable: bool = True
 
     @property
     def best(self) -> KeyedTest | None:
@@ -111,13 +116,15 @@ def examine(
     suspect: Model,
     suspect_digests: Mapping[str, bytes],
     record: ReleaseRecord,
-    copies: Sequence[CopyRecord],
+    book: ReleaseBook,
     owner_secret: bytes,
     reference_place: Path | None,
     progress: Progress | None = None,
 ) -> Finding:
-    """Run every test of one release on a suspect."""
-    identical = identical_copies(suspect_digests, copies)
+    """Run every test of one release on a suspect; its copies, which may be a million, are looked up in `book`."""
+    ours = {digest.hex() for digest in suspect_digests.values()}
+    identical = tuple(book.exact_copies(record.release_id, ours))
+    copies = book.count_copies(record.release_id)
     with ExitStack() as stack:
         reference = open_reference(record, reference_place, stack)
         notes = [reference.problem] if reference.problem else []
@@ -151,16 +158,17 @@ def examine(
         kin = None
         if reference.model is not None and not is_settled(tests):
             kin = find_kin(reference.model, suspect, base)
-        recipient, recipient_test = None, None
+        named, recipient_test = None, None
         best = min(tests, key=_log2_p, default=None)
         if best is not None and best.log2_p <= THRESHOLD_RECIPIENT_LOG2_P and reference.model is not None:
-            recipient, recipient_test = _trace(
+            named, recipient_test = _trace(
                 *shown_in,
                 chips,
                 mark,
                 bytes.fromhex(record.mark_root),
                 release_key,
-                copies,
+                book,
+                record.release_id,
                 best.name.removesuffix(ALIGNED),
                 progress,
             )
@@ -168,37 +176,31 @@ def examine(
             record=record,
             tests=tuple(tests),
             statistics_tried=tried if reference.model is None else tried * TRIES,
-            recipient=recipient,
-            recipient_copy=next((copy.copy_id for copy in copies if recipient and copy.recipient == recipient), None),
+            recipient=named.recipient if named is not None else None,
+            recipient_copy=named.copy_id if named is not None else None,
             recipient_test=recipient_test,
-            copies=len(copies),
+            copies=copies,
             matched=len(shown_in[1]),
             marked=len(mark.geometry.marked),
             similarity=similarity,
             power_bits=max(_power(*seen, is_based=mark.geometry.base is not None) for seen in views),
-            identical_bits=_identical_bits(suspect, suspect_digests, mark.geometry, copies, of_reference),
+            identical_bits=_identical_bits(
+                suspect, suspect_digests, mark.geometry, book.held_tensors(record.release_id, ours) - of_reference
+            ),
             identical_copies=identical,
             identical_to_reference=is_reference,
             identical_to_base=canonical_digest(suspect_digests.values()).hex() == mark.geometry.base,
             excluded=tuple((excluded.digest, excluded.reason) for excluded in mark.geometry.excluded),
             notes=tuple(notes),
             kin=kin,
+            # Without the reference partners are found by name alone: that there is none says nothing.
+            is_comparable=reference.model is None or any(carriers for _, carriers in views),
         )
-
-
-def identical_copies(suspect_digests: Mapping[str, bytes], copies: Sequence[CopyRecord]) -> tuple[CopyRecord, ...]:
-    """Copies whose tensors are exactly the suspect's, in whatever container, order and names."""
-    ours = sorted({digest.hex() for digest in suspect_digests.values()})
-    return tuple(copy for copy in copies if _digests_of(copy) == ours)
-
-
-def _digests_of(copy: CopyRecord) -> list[str]:
-    return [str(digest) for digest in json.loads(copy.tensor_digests)]
 
 
 def _unmarked(
     record: ReleaseRecord,
-    copies: Sequence[CopyRecord],
+    copies: int,
     identical: tuple[CopyRecord, ...],
     is_reference: bool,
     notes: list[str],
@@ -210,7 +212,7 @@ def _unmarked(
         None,
         None,
         None,
-        len(copies),
+        copies,
         0,
         0,
         None,
@@ -221,6 +223,7 @@ def _unmarked(
         False,
         (),
         tuple(notes),
+        is_comparable=False,
     )
 
 
@@ -293,19 +296,20 @@ def _trace(
     mark: MarkRecord,
     root: bytes,
     release_key: ReleaseKey,
-    copies: Sequence[CopyRecord],
+    book: ReleaseBook,
+    release_id: str,
     statistic: str,
     progress: Progress | None,
-) -> tuple[str | None, KeyedTest | None]:
-    """Name the copy whose code shows, if one does after the number of copies; a first look at a part, then at all."""
-    names = [copy.recipient for copy in copies if copy.recipient is not None]
-    if not names or (mark.geometry.base is not None and sources.base is None):
+) -> tuple[CopyRecord | None, KeyedTest | None]:
+    """Find the copy whose code shows, if one does after the number of copies; a first look at a part, then at all."""
+    count = sum(1 for _ in book.recipients(release_id))
+    if not count or (mark.geometry.base is not None and sources.base is None):
         return None, None
 
     def codes() -> Iterator[tuple[str, NDArray[np.int8]]]:
-        for name in names:
+        for copy_id, name in book.recipients(release_id):
             copy_key = release_key.copy_key(name)
-            yield name, recipient_code(copy_key.key, mark.stretched, copy_key.commitment(root))
+            yield copy_id, recipient_code(copy_key.key, mark.stretched, copy_key.commitment(root))
 
     share = mark.geometry.recipient_share
     for every in (_FIRST_LOOK, 1):
@@ -313,8 +317,8 @@ def _trace(
         found = scores.best(codes())
         assert found is not None  # there are names
         best, test = found
-        if add_multiplicity(test.log2_p, [len(names), TRACE_LOOKS]) <= THRESHOLD_RECIPIENT_LOG2_P:
-            return best, test
+        if add_multiplicity(test.log2_p, [count, TRACE_LOOKS]) <= THRESHOLD_RECIPIENT_LOG2_P:
+            return book.find_copy(best), test
     return None, test
 
 
@@ -355,12 +359,10 @@ def _identical_bits(
     suspect: Model,
     suspect_digests: Mapping[str, bytes],
     geometry: Geometry,
-    copies: Sequence[CopyRecord],
-    of_reference: set[str],
+    released: set[str],
 ) -> float:
-    """Predicted blind bits of the owner layer in tensors equal to those of a copy and not to the reference's."""
-    unmarked = of_reference | {tensor.digest for tensor in geometry.excluded}
-    released = {digest for copy in copies for digest in _digests_of(copy)} - unmarked
+    """Predicted blind bits of the owner layer in those tensors of the suspect that only copies hold."""
+    released = released - {tensor.digest for tensor in geometry.excluded}
     alpha = {tensor.shape: tensor.alpha for tensor in geometry.marked}
     bits = 0.0
     counted = set()

@@ -51,7 +51,7 @@ def list_releases(home_folder: Path) -> Listing:
                 release.created_at,
                 tuple(
                     ListedCopy(copy.copy_id, copy.recipient, copy.log_index, copy.created_at)
-                    for copy in records.copies(release.release_id)
+                    for copy in records.each_copy(release.release_id)
                 ),
             )
             for release in records.list_releases()

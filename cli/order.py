@@ -7,13 +7,15 @@ redrawn keys to fit it, and 64 bits are enough instead of 128; whatever lay unde
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
+from itertools import chain, islice
 
 from cli.stamping import order_of_copy, stamps_of_copy
 from registry.signing.order import UNKNOWN, Order, earliest
 from registry.signing.trust import TrustPolicy
+from registry.store.record_file import ReleaseBook
 from registry.store.records import CopyRecord
 from watermark.errors import InputError
 from watermark.evidence import THRESHOLD_LOG2_P, THRESHOLD_STAMPED_LOG2_P, add_multiplicity
@@ -24,7 +26,7 @@ LEAVES = "stamped entries"
 
 @dataclass(frozen=True)
 class ReleaseOrder:
-    """The order of a release's mark (`owner`), and of each of its copies by id."""
+    """The order of a release's mark (`owner`), and of the copies that a suspect led to, by id."""
 
     owner: Order = UNKNOWN
     copies: Mapping[str, Order] = field(default_factory=dict)
@@ -54,10 +56,25 @@ class Threshold:
 DEFAULT_THRESHOLD = Threshold()
 
 
-def order_of_release(copies: Sequence[CopyRecord], trust: TrustPolicy) -> ReleaseOrder:
-    """The orders that the owner's own records give, as his trust file judges them."""
-    orders = {copy.copy_id: order_of_copy(copy.claims, copy.proof, trust) for copy in copies}
-    return ReleaseOrder(earliest(orders.values()), orders)
+def order_of_release(
+    book: ReleaseBook, release_id: str, trust: TrustPolicy, named: Collection[str] = ()
+) -> ReleaseOrder:
+    """The orders that the owner's own records give, as his trust file judges them: R's, and those of the named copies.
+
+    Every copy's entry holds R, and one copy is held at a time: there may be a million. Where nobody is believed about
+    time, no copy can tell more than the first.
+    """
+    copies = book.each_copy(release_id)
+    if not trust.authorities and trust.log.quorum is None:
+        copies = islice(copies, 1)
+    owner: Order | None = None
+    found = {}
+    for copy in chain(copies, filter(None, map(book.find_copy, named))):
+        order = order_of_copy(copy.claims, copy.proof, trust)
+        owner = order if owner is None else earliest([owner, order])
+        if copy.copy_id in named:
+            found[copy.copy_id] = order
+    return ReleaseOrder(owner if owner is not None else UNKNOWN, found)
 
 
 def best_known_copy(copies: Sequence[CopyRecord], trust: TrustPolicy) -> tuple[CopyRecord, tuple[bytes, ...]]:

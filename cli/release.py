@@ -24,6 +24,7 @@ from cli.owner_secrets import OwnerSecrets, leak_notes
 from cli.reference_places import local_place
 from cli.stamping import stamper_of
 from cli.standing import cosign_notes
+from cli.unfinished import unfinished_folder
 from registry.store.embedded import EmbeddedRegistry
 from registry.store.records import ReleaseRecord
 from registry.store.s3_folder import is_s3
@@ -111,9 +112,10 @@ def release(
         base_names = _pair_with_base(model, base)
         if request.mark:
             found = survey(model, base=base, base_names=base_names, progress=progress)
-            reference_digest = found.reference_digest
+            digests = {name: tensor.digest for tensor in found.tensors for name in tensor.names}
         else:
-            found, reference_digest = None, canonical_digest(digest_tensors(model, progress).values())
+            found, digests = None, digest_tensors(model, progress)
+        reference_digest = found.reference_digest if found is not None else canonical_digest(digests.values())
         known = home.records().list_releases()
         secret = secrets.for_reference(reference_digest, known)
         release_key = ReleaseKey.of(secret, reference_digest)
@@ -134,6 +136,7 @@ def release(
             plan,
             found,
             reference_digest,
+            digests,
             base,
             base_names,
             base_place,
@@ -233,6 +236,9 @@ def _check_against_records(work: Work, request: ReleaseRequest, registry: Embedd
 
 def _check_disk(work: Work) -> None:
     needed = _disk_bytes(work) + _SPARE_BYTES
+    begun = unfinished_folder(work.out)
+    if begun.is_dir() and not begun.is_symlink():  # what a killed run wrote is taken over or thrown away
+        needed -= min(_disk_bytes(work), sum(one.lstat().st_blocks * 512 for one in begun.rglob("*")))
     folder = work.out.absolute()
     while not folder.exists():
         folder = folder.parent

@@ -7,7 +7,7 @@ threshold depends on a cosine, and every release that was known is paid for, whe
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -57,10 +57,10 @@ class Fingerprint:
     margin: float | None
 
 
-def sketch_of_folder(folder: Path) -> Sketch:
-    """Sketch the weights as they lie in a finished copy."""
+def sketch_of_folder(folder: Path, pieces: MutableMapping[str, bytes]) -> Sketch:
+    """Sketch the weights as they lie in a finished copy; `pieces` remembers what is done."""
     with open_model(folder) as shipped:
-        return sketch_model(shipped)
+        return sketch_model(shipped, pieces=pieces)
 
 
 def predicate_of_sketch(sketch: Sketch) -> dict[str, Any]:
@@ -86,7 +86,8 @@ def likely_first(
 ) -> tuple[list[ReleaseRecord], Fingerprint | None]:
     """Order releases by how like the suspect they are, and leave out what is unlike where they are many.
 
-    A release whose sketch is missing, or of a later version, is always tested.
+    A release whose sketch is missing, or of a later version, is always tested. Where only one is known, nothing is left
+    to order, and the suspect is not sketched.
 
     Args:
         known: every release that may be tested.
@@ -95,7 +96,7 @@ def likely_first(
     """
     sketches = {record.release_id: _read(stored.get(record.release_id)) for record in known}
     sketched = [record for record in known if sketches[record.release_id] is not None]
-    if not sketched:
+    if not sketched or len(known) == 1:
         return list(known), None
     listed = [sketch for record in sketched if (sketch := sketches[record.release_id]) is not None]
     asked = sketch_model(suspect)

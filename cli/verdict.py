@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 OURS, RELATED, SHARED_ANCESTOR = "ours", "related", "shared-ancestor"
 NOT_SHOWN, NO_POWER = "not-shown", "no-power"
+#: Releases that a reason lists by name.
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -161,20 +163,38 @@ def _nothing_found(
     multiplicity: tuple[tuple[str, int], ...],
 ) -> CheckResult:
     needed = -THRESHOLD_LOG2_P + POWER_MARGIN_BITS
-    weakest = min(findings, key=lambda finding: finding.power_bits)
-    if weakest.power_bits >= needed:
+    comparable = [finding for finding in findings if finding.is_comparable]
+    weakest = min(comparable or findings, key=lambda finding: finding.power_bits)
+    apart = _not_comparable([finding for finding in findings if not finding.is_comparable]) if comparable else []
+    if comparable and weakest.power_bits >= needed:
         reasons = [
             f"nothing found; a copy disturbed by 0.4 row deviations would have shown {weakest.power_bits:,.0f} bits, "
-            f"and {needed:.0f} are enough"
+            f"and {needed:.0f} are enough",
+            *apart,
         ]
         return _result(NOT_SHOWN, best, raw, adjusted, digest, suspect, request, multiplicity, reasons)
     reasons = [
         f"for release {weakest.record.name} {weakest.record.version}, {weakest.matched} of {weakest.marked} marked "
         "tensors have a partner of the same shape in the suspect: even a copy would show "
         f"{weakest.power_bits:,.0f} bits of the {needed:.0f} that are needed",
+        *apart,
         "needed: the whole model, or the release that this suspect might come from (--release)",
     ]
     return _result(NO_POWER, best, raw, adjusted, digest, suspect, request, multiplicity, reasons)
+
+
+def _not_comparable(findings: list[Finding]) -> list[str]:
+    """Name the releases about which nothing is said: no power is claimed for them, and they do not take it away."""
+    reasons = []
+    for group, why in (
+        ([f for f in findings if f.marked], "no tensor of the suspect is the partner of one that carries the mark"),
+        ([f for f in findings if not f.marked], "no mark, so only what is untouched would have shown"),
+    ):
+        names = [f"{finding.record.name} {finding.record.version}" for finding in group]
+        if names:
+            shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if names[_NAMED:] else "")
+            reasons.append(f"not comparable: {shown} ({why})")
+    return reasons
 
 
 def _result(

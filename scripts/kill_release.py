@@ -3,8 +3,8 @@
     python scripts/kill_release.py --kills 50 [--seed 1]
 
 Each round starts a release of its own, kills it with SIGKILL at a moment drawn evenly over its usual length, and
-demands: the target folder is absent or verifies, the log is whole, and the same command afterwards gives one entry
-for each copy. Prints the counts; exits 1 at the first violation.
+demands: the target folder is absent or verifies, the log is whole, and the same command afterwards gives the bytes of
+an undisturbed run and one entry for each copy. Prints the counts; exits 1 at the first violation.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 
 from cli.audit import AuditRequest, audit
 from cli.home import Home
+from cli.unfinished import unfinished_folder
 from cli.verify import VerifyRequest, verify
 from watermark.model.dtypes import dtype
 from watermark.model.safetensors import write_safetensors
@@ -60,6 +61,11 @@ def whole(home: Home, out: Path) -> bool:
     return True
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file of a copy."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def main() -> None:
     """Run the rounds and print what came of them."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -74,7 +80,7 @@ def main() -> None:
         if release(home.path, make_model(place / "warm-up", 0), place / "out").wait() != 0:
             raise SystemExit("the release does not work even undisturbed")
         usual = time.monotonic() - started
-        absent = complete = finished = 0
+        absent = complete = finished = resumed = 0
         for number in range(args.kills):
             model, out = make_model(place / f"model-{number}", 1 + number), place / f"out-{number}"
             process = release(home.path, model, out)
@@ -83,20 +89,25 @@ def main() -> None:
             finished += process.wait() == 0
             is_complete = whole(home, out)
             complete, absent = complete + is_complete, absent + (not is_complete)
+            resumed += unfinished_folder(out).exists()
             again = place / f"again-{number}"
-            if release(home.path, model, again).wait() != 0 or not whole(home, again):
-                raise SystemExit(f"round {number}: the next release does not work")
+            for target in (again,) if is_complete else (out, again):
+                if release(home.path, model, target).wait() != 0 or not whole(home, target):
+                    raise SystemExit(f"round {number}: the next release does not work")
+            if files_of(out) != files_of(again):
+                raise SystemExit(f"round {number}: what was resumed has other bytes")
             for folder in (model, out, again):
                 shutil.rmtree(folder, ignore_errors=True)
         with home.registry() as registry:
             expected = 2 + args.kills
             if registry.size != expected:
                 raise SystemExit(f"the log has {registry.size} entries for {expected} that were due")
-        drafts = [path.name for path in place.iterdir() if "-draft-" in path.name]
+        drafts = [path.name for path in place.iterdir() if path.name.startswith(".")]
         print(
-            f"{args.kills} kills, seed {args.seed}: target absent {absent}, complete {complete}, done before {finished}"
+            f"{args.kills} kills, seed {args.seed}: target absent {absent}, complete {complete}, "
+            f"done before {finished}, gone on with {resumed}"
         )
-        print(f"log whole every time; one entry a copy; {len(drafts)} drafts of killed runs left beside their targets")
+        print(f"log whole and bytes equal every time; one entry a copy; {len(drafts)} working folders left")
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

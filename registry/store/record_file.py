@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Final, Protocol, TypeVar
 
@@ -31,8 +31,23 @@ class ReleaseBook(Protocol):
     def release(self, release_id: str) -> ReleaseRecord:
         """The release with this id, or this unique beginning of one."""
 
-    def copies(self, release_id: str) -> list[CopyRecord]:
-        """The copies of a release, in the order of the log."""
+    def each_copy(self, release_id: str) -> Iterator[CopyRecord]:
+        """The copies of a release, in the order of the log, a few at a time."""
+
+    def count_copies(self, release_id: str) -> int:
+        """How many copies a release has."""
+
+    def recipients(self, release_id: str) -> Iterator[tuple[str, str]]:
+        """Copy id and recipient of each copy that has one, in the order of the log."""
+
+    def find_copy(self, copy_id: str) -> CopyRecord | None:
+        """One copy by its whole id; None when there is none."""
+
+    def exact_copies(self, release_id: str, digests: Iterable[str]) -> list[CopyRecord]:
+        """The copies of a release whose tensors are exactly these, in the order of the log."""
+
+    def held_tensors(self, release_id: str, digests: Iterable[str]) -> set[str]:
+        """Those of the tensor digests (hex) that some copy of the release holds."""
 
     def sketches(self) -> dict[str, bytes]:
         """The sketch of each release that has one: that of its first copy."""
@@ -41,7 +56,7 @@ class ReleaseBook(Protocol):
 def dump_records(book: ReleaseBook) -> bytes:
     """Write all releases and copies of a book into one JSON document."""
     releases = book.list_releases()
-    copies = [copy for release in releases for copy in book.copies(release.release_id)]
+    copies = [copy for release in releases for copy in book.each_copy(release.release_id)]
     document = {
         "kind": KIND,
         "v": 1,
@@ -76,14 +91,36 @@ class RecordFile:
     def release(self, release_id: str) -> ReleaseRecord:
         """The release with this id, or with this unique beginning of one; InputError for none or several."""
         found = [one for one in self._releases if one.release_id.startswith(release_id)]
-        if len(found) != 1 or not release_id:
+        if len({one.release_id for one in found}) != 1 or not release_id:
             known = "more than one release begins" if found else "no release begins"
             raise InputError(f"{release_id!a}: {known} with this in the backup's records")
         return found[0]
 
-    def copies(self, release_id: str) -> list[CopyRecord]:
+    def each_copy(self, release_id: str) -> Iterator[CopyRecord]:
         """The copies of a release, in the order of the log."""
-        return [one for one in self._copies if one.release_id == release_id]
+        return (one for one in self._copies if one.release_id == release_id)
+
+    def count_copies(self, release_id: str) -> int:
+        """How many copies a release has."""
+        return sum(1 for _ in self.each_copy(release_id))
+
+    def recipients(self, release_id: str) -> Iterator[tuple[str, str]]:
+        """Copy id and recipient of each copy that has one, in the order of the log."""
+        return ((one.copy_id, one.recipient) for one in self.each_copy(release_id) if one.recipient is not None)
+
+    def find_copy(self, copy_id: str) -> CopyRecord | None:
+        """One copy by its whole id; None when there is none."""
+        return next((one for one in self._copies if one.copy_id == copy_id), None)
+
+    def exact_copies(self, release_id: str, digests: Iterable[str]) -> list[CopyRecord]:
+        """The copies of a release whose tensors are exactly these, in the order of the log."""
+        wanted = sorted(set(digests))
+        return [one for one in self.each_copy(release_id) if json.loads(one.tensor_digests) == wanted]
+
+    def held_tensors(self, release_id: str, digests: Iterable[str]) -> set[str]:
+        """Those of the tensor digests (hex) that some copy of the release holds."""
+        held = {str(digest) for one in self.each_copy(release_id) for digest in json.loads(one.tensor_digests)}
+        return held & set(digests)
 
     def sketches(self) -> dict[str, bytes]:
         """The sketch of each release that has one: that of its first copy."""

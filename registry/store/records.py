@@ -8,7 +8,7 @@ signature: digests are text, documents are bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -20,6 +20,9 @@ from registry.store.tables import CaseRow, CopyRow, ReleaseRow, TensorDigestRow,
 from watermark.errors import ConflictError, InputError, LogHaltedError, NotAuthorizedError
 
 _PARAMETERS = 500  # below SQLite's limit on bound parameters
+_ROWS_AT_ONCE = 256
+#: A tensor that so many copies hold is no way to one of them.
+_FEW_HOLDERS = 64
 
 
 @dataclass(frozen=True)
@@ -161,12 +164,95 @@ class OwnerRecords:
             wanted = select(CopyRow).where(CopyRow.release_id == release_id).order_by(col(CopyRow.log_index))
             return [_record(row, CopyRecord) for row in session.exec(wanted)]
 
+    def each_copy(self, release_id: str) -> Iterator[CopyRecord]:
+        """As `copies`, a few at a time: a release may have a million, of tens of kB each."""
+        with reading(self._reader) as session:
+            # Sorted without what they hold, which would not fit.
+            ordered = select(CopyRow.copy_id).where(CopyRow.release_id == release_id).order_by(col(CopyRow.log_index))
+            ids = session.exec(ordered, execution_options={"yield_per": _ROWS_AT_ONCE})
+            for part in ids.partitions():
+                rows = session.exec(select(CopyRow).where(col(CopyRow.copy_id).in_(part)))
+                found = {row.copy_id: _record(row, CopyRecord) for row in rows}
+                session.expunge_all()
+                for copy_id in part:
+                    yield found[copy_id]
+
+    def count_copies(self, release_id: str) -> int:
+        """How many copies a release has."""
+        with reading(self._reader) as session:
+            return session.exec(select(func.count()).select_from(CopyRow).where(CopyRow.release_id == release_id)).one()
+
+    def recipients(self, release_id: str) -> Iterator[tuple[str, str]]:
+        """Copy id and recipient of each copy that has one, in the order of the log.
+
+        Nothing else of the rows is read, so their digests are not checked here: look up what is found with `find_copy`.
+        """
+        with reading(self._reader) as session:
+            wanted = select(CopyRow.copy_id, CopyRow.recipient).where(
+                CopyRow.release_id == release_id, col(CopyRow.recipient).is_not(None)
+            )
+            rows = session.exec(wanted.order_by(col(CopyRow.log_index)), execution_options={"yield_per": _ROWS_AT_ONCE})
+            for copy_id, recipient in rows:
+                assert recipient is not None
+                yield copy_id, recipient
+
+    def find_copy(self, copy_id: str) -> CopyRecord | None:
+        """One copy by its whole id; None when there is none."""
+        with reading(self._reader) as session:
+            row = session.get(CopyRow, copy_id)
+            return _record(row, CopyRecord) if row is not None else None
+
+    def exact_copies(self, release_id: str, digests: Iterable[str]) -> list[CopyRecord]:
+        """The copies of a release whose tensors are exactly these, in the order of the log.
+
+        Looked for among the holders of the tensor that the fewest copies hold.
+        """
+        wanted = sorted(set(digests))
+        with reading(self._reader) as session:
+            fewest: Sequence[str] | None = None
+            for digest in wanted:
+                holders = select(TensorDigestRow.copy_id).where(TensorDigestRow.digest == digest)
+                found = session.exec(holders.limit(_FEW_HOLDERS if fewest is None else len(fewest))).all()
+                if fewest is None or len(found) < len(fewest):
+                    fewest = found
+                if not fewest:
+                    return []
+            query = select(CopyRow).where(CopyRow.release_id == release_id).order_by(col(CopyRow.log_index))
+            if fewest is not None and len(fewest) < _FEW_HOLDERS:
+                query = query.where(col(CopyRow.copy_id).in_(fewest))
+            else:
+                query = query.where(CopyRow.tensor_digests == json.dumps(wanted))
+            records = [_record(row, CopyRecord) for row in session.exec(query)]
+        return [record for record in records if _tensor_digests(record) == wanted]
+
+    def held_tensors(self, release_id: str, digests: Iterable[str]) -> set[str]:
+        """Those of the tensor digests (hex) that some copy of the release holds."""
+        held = set()
+        with reading(self._reader) as session:
+            for digest in set(digests):
+                holder = (
+                    select(TensorDigestRow.copy_id)
+                    .join(CopyRow, col(CopyRow.copy_id) == TensorDigestRow.copy_id)
+                    .where(TensorDigestRow.digest == digest, CopyRow.release_id == release_id)
+                )
+                if session.exec(holder.limit(1)).first() is not None:
+                    held.add(digest)
+        return held
+
     def sketches(self) -> dict[str, bytes]:
         """The sketch of each release that has one: that of its first copy."""
         with reading(self._reader) as session:
-            having = select(CopyRow.release_id, CopyRow.sketch).where(col(CopyRow.sketch).is_not(None))
-            rows = session.exec(having.order_by(col(CopyRow.log_index).desc()))
-            return {release_id: sketch for release_id, sketch in rows if sketch is not None}
+            first = (
+                select(CopyRow.release_id, func.min(CopyRow.log_index).label("log_index"))
+                .where(col(CopyRow.sketch).is_not(None))
+                .group_by(CopyRow.release_id)
+                .subquery()
+            )
+            having = select(CopyRow.release_id, CopyRow.sketch).join(
+                first,
+                (col(CopyRow.release_id) == first.c.release_id) & (col(CopyRow.log_index) == first.c.log_index),
+            )
+            return {release_id: sketch for release_id, sketch in session.exec(having) if sketch is not None}
 
     def find_tensors(self, digests: Iterable[str]) -> dict[str, list[str]]:
         """For each of the tensor digests (hex) that a copy holds: the ids of all copies that hold it, sorted."""

@@ -21,6 +21,7 @@ from tests.cli.owners import check_suspect
 from tests.registry.keystores.fake_kms import FakeKms
 from tests.watermark.marks.models import random_weights, write_model
 from watermark.errors import ConflictError, DigestError, DocumentError, InputError, KeyStoreError, RegistryError
+from watermark.marks.plan import plan_mark
 
 BACKUP_PASSPHRASE = b"another passphrase"
 BY_ENVIRONMENT = {"WEIGHTMARK_BACKUP_PASSPHRASE": BACKUP_PASSPHRASE.decode()}
@@ -188,15 +189,22 @@ def test_keys_that_stay_in_their_store_are_named(kms: FakeKms, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_suspect_is_recognised_without_the_registry(home: Path, tmp_path: Path) -> None:
-    """By the records of the backup, recipients too; and by secret and reference alone for what no backup knows."""
+def test_a_suspect_is_recognised_without_the_registry(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the records of the backup, recipients too; and by secret and reference alone for what no backup knows.
+
+    The one that no backup knows is from before R named its owner.
+    """
     opened = Home.open(home)
     opened.change_passphrase(PASSPHRASE.encode(), BACKUP_PASSPHRASE)
     reference = write_model(tmp_path / "model", random_weights(seed=31))
     other = write_model(tmp_path / "other", random_weights(seed=32))
     release(ReleaseRequest(home, reference, tmp_path / "out", recipients=("Globex",)), backup_phrase)
     back_up(BackupRequest(home, tmp_path / "file"), backup_phrase, backup_phrase)
-    release(ReleaseRequest(home, other, tmp_path / "later", recipients=("Initech",)), backup_phrase)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("cli.release.plan_mark", lambda *args, owner, **kept: plan_mark(*args, **kept))
+        release(ReleaseRequest(home, other, tmp_path / "later", recipients=("Initech",)), backup_phrase)
     shutil.rmtree(home)
     restore(RestoreRequest(tmp_path / "file", home), backup_phrase)
     opened = Home.open(home)
@@ -214,4 +222,9 @@ def test_a_suspect_is_recognised_without_the_registry(home: Path, tmp_path: Path
     (home / "records.json").unlink()
     with pytest.raises(RegistryError, match="no registry here"):
         check_suspect(opened, tmp_path / "out", backup_phrase)
-    assert check_suspect(opened, tmp_path / "later", backup_phrase, reference=other).verdict == "ours"
+    found = check_suspect(opened, tmp_path / "out", backup_phrase, reference=reference)  # of today's form
+    assert (found.verdict, dict(found.multiplicity)["releases"]) == ("ours", 2)
+    of_another = check_suspect(opened, tmp_path / "later", backup_phrase, reference=reference)
+    assert of_another.verdict == "not-shown"
+    again = check_suspect(opened, tmp_path / "out", backup_phrase, reference=reference, releases=(str(found.release),))
+    assert (again.log2_p, again.multiplicity) == (found.log2_p, found.multiplicity)

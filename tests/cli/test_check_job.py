@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_the_unmarked_reference_is_related_and_no_more(world, tmp_path):
     assert found.recipient is None
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_an_innocent_model_of_the_same_shape_is_not_shown(world, tmp_path, seed):
     home, *_ = world
     found = check_suspect(home, write_model(tmp_path / "innocent", random_weights(seed=900 + seed)))
@@ -140,6 +141,27 @@ def test_a_model_of_another_shape_gives_no_power(world, tmp_path):
     found = check_suspect(home, write_model(tmp_path / "other", random_weights(seed=1, width=96)))
     assert found.verdict == "no-power"
     assert any("needed" in reason for reason in found.reasons)
+
+
+def test_a_release_of_another_shape_neither_takes_power_nor_is_spoken_of(world, tmp_path):
+    home, *_ = world
+    other = Home.open(Path(shutil.copytree(home.path, tmp_path / "home")))
+    small = write_model(tmp_path / "small", random_weights(seed=42, width=96))
+    make_release(other, small, tmp_path / "out", name="small", strength=0.08)
+    found = check_suspect(other, write_model(tmp_path / "innocent", random_weights(seed=43)))
+    assert found.verdict == "not-shown"
+    (apart,) = [reason for reason in found.reasons if "not comparable" in reason]
+    assert "small 1" in apart
+    assert "model 1" not in apart
+    assert dict(found.multiplicity)["releases"] == 2  # paid for all the same
+    assert check_suspect(other, tmp_path / "out").verdict == "ours"
+    # Of a third shape nothing can be said at all; and without its reference a release is not set apart.
+    third = write_model(tmp_path / "third", random_weights(seed=44, width=64))
+    assert check_suspect(other, third).verdict == "no-power"
+    shutil.rmtree(small)
+    found = check_suspect(other, disguised(tmp_path / "renamed", random_weights(seed=43)))
+    assert found.verdict == "no-power"
+    assert not any("not comparable" in reason for reason in found.reasons)
 
 
 def test_another_owner_finds_nothing_in_our_copy(world, tmp_path):

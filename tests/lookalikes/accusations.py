@@ -17,6 +17,7 @@ from cli.examine import Finding, examine
 from cli.home import Home
 from cli.owner_secrets import OwnerSecrets
 from cli.verdict import NO_POWER, NOT_SHOWN, OURS, RELATED, SHARED_ANCESTOR, CheckResult, judge
+from registry.store.record_file import RecordFile
 from registry.store.records import CopyRecord, ReleaseRecord
 from tests.cli.owners import PASSPHRASE, make_home, make_release
 from tests.lookalikes.zoo import DRAWN, TAUGHT, TUNED, Recipe
@@ -141,7 +142,7 @@ class Claimant:
             digest = canonical_digest(digests.values()).hex()
             for release in releases:
                 record, copies = self._known()[release.name]
-                finding = examine(model, digests, record, copies, self.secrets.of(record), None)
+                finding = examine(model, digests, record, RecordFile([record], copies), self.secrets.of(record), None)
                 request = CheckRequest(self.home.path, str(suspect), (record.release_id,))
                 found.append((finding, judge([finding], digest, model, request, considered=1)))
         return found

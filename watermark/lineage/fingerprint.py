@@ -12,7 +12,7 @@ from likeness. Knows no keys and no registry.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -102,14 +102,17 @@ class Sketch:
         return not self.whole.any()
 
 
-def sketch_model(model: Model, progress: Progress | None = None) -> Sketch:
+def sketch_model(
+    model: Model, progress: Progress | None = None, pieces: MutableMapping[str, bytes] | None = None
+) -> Sketch:
     """Sketch an open model: about 100 operations a weight, memory for one layer of a chain or a piece of a stream.
 
-    The same machine gives the same bytes; another may round a few of the numbers the other way.
+    The same machine gives the same bytes; another may round a few of the numbers the other way. `pieces` holds what an
+    earlier run on the same tensors had done, and is added to: only streams take long enough for that.
     """
     tensors = [tensor for tensor in model.weights.values() if is_readable(tensor)]
     is_stream = not _is_mostly_kernels(tensors) and has_layers(tensors)
-    grams = stream_grams(model, tensors, progress) if is_stream else None
+    grams = stream_grams(model, tensors, progress, pieces) if is_stream else None
     if grams is not None:
         return _sketch(Form.STREAM, projected(grams.whole, WHOLE), grams.parts)
     chain = None if is_stream else chain_of(model, tensors)

@@ -3,7 +3,7 @@
 Truncation throws away most of what a plain difference needs, and its own error drowns the rest. But what it removed is
 orthogonal to the suspect's own leading singular vectors V: for x = T(w + m), (x - w - m) V = 0, so (x - w) V V^T shows
 m V V^T without any noise. V comes from the suspect alone. Tried at a few fixed shares of the rank and at the numerical
-rank; the caller pays for their number. One tensor at a time, with the linear algebra library's own threads.
+rank; the caller pays for their number. A tensor is one process's work.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from watermark.marks.spans import (
 )
 from watermark.marks.statistic import LineSums
 from watermark.model.digest import BlockLayout, Progress, Span, spans_of
+from watermark.model.parallel import in_order_forked
 
 SHARES = (0.05, 0.10, 0.25, 0.50)
 SUBSPACES = (*(f"subspace {share:.0%}" for share in SHARES), "subspace of the rank")
@@ -80,13 +81,21 @@ def detect_subspaces(
 ) -> list[KeyedTest]:
     """Compute the named members over all carriers that can be decomposed; one test a name, in their order."""
     parts: dict[str, list[LineSums]] = {name: [] for name in names}
-    for carrier in carriers:
+
+    def look(carrier: Carrier) -> dict[str, list[LineSums]]:
+        found: dict[str, list[LineSums]] = {name: [] for name in names}
         directions = decompose(sources, carrier) if carrier.reference is not None else None
         for span in spans_of(carrier.suspect, _CHUNK_ELEMENTS) if directions is not None else ():
             values = read_values(sources, carrier, span)
             assert directions is not None
             for name, part in score_span(values, carrier, span, chips, directions, names).items():
-                parts[name].append(part)
+                found[name].append(part)
+        return found
+
+    size_bytes = sum(carrier.suspect.nbytes for carrier in carriers)
+    for carrier, found in zip(carriers, in_order_forked(look, carriers, size_bytes), strict=True):
+        for name in names:
+            parts[name] += found[name]
         if progress is not None:
             progress(carrier.suspect.nbytes)
     return [join(name, parts[name]) for name in names]

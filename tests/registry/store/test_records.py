@@ -11,6 +11,7 @@ import pytest
 from registry.monitor import audit
 from registry.store.embedded import EmbeddedRegistry
 from registry.store.files import DATABASE
+from registry.store.record_file import RecordFile
 from registry.store.records import CaseRecord, CopyRecord, OwnerRecords, ReleaseRecord
 from tests.registry.example_log import LOG_KEY, ORIGIN, some_entries
 from watermark.errors import ConflictError, InputError, LogHaltedError, NotAuthorizedError
@@ -75,6 +76,39 @@ def test_copies_and_their_tensors(registry: EmbeddedRegistry, records: OwnerReco
     for bad in ("", "{}", '["bb","aa"]', '["aa","aa"]'):
         with pytest.raises(InputError, match="tensor_digests"):
             records.put_copy(replace(first, copy_id="c3" * 32, tensor_digests=bad))
+
+
+def test_a_million_copies_are_not_held_at_once(
+    registry: EmbeddedRegistry, records: OwnerRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pieces of two, in the order of the log; a copy is found by the tensor that the fewest hold; the file alike."""
+    monkeypatch.setattr("registry.store.records._ROWS_AT_ONCE", 2)
+    monkeypatch.setattr("registry.store.records._FEW_HOLDERS", 3)
+    bias, other = "bb" * 32, "dd" * 32
+    made = [
+        replace(
+            copy_of(registry, f"{9 - number:02x}" * 32, f"customer {number}", sorted([bias, f"{number:064x}"])),
+            log_index=number + 1,
+        )
+        for number in range(5)
+    ]
+    nameless = replace(copy_of(registry, "f0" * 32, None, [bias]), log_index=6)
+    records.put_release(replace(RELEASE, release_id="ee" * 16, name="another"))
+    for copy in (*made, nameless):
+        records.put_copy(copy)
+    records.put_copy(replace(copy_of(registry, "f1" * 32, "x", [other]), release_id="ee" * 16))
+    for book in (records, RecordFile(records.list_releases(), [*made, nameless])):
+        assert list(book.each_copy(RELEASE.release_id)) == records.copies(RELEASE.release_id) == [*made, nameless]
+        assert next(book.each_copy(RELEASE.release_id)) == made[0]
+        assert book.count_copies(RELEASE.release_id) == 6
+        assert list(book.recipients(RELEASE.release_id)) == [(one.copy_id, one.recipient) for one in made]
+        assert book.find_copy(made[3].copy_id) == made[3]
+        assert book.find_copy("ab" * 32) is None
+        assert book.exact_copies(RELEASE.release_id, [bias, f"{3:064x}"]) == [made[3]]
+        assert book.exact_copies(RELEASE.release_id, [bias]) == [nameless]  # all hold it
+        for none in ([f"{3:064x}"], [bias, other], [bias, f"{1:064x}", f"{2:064x}"], [], ["ff" * 32]):
+            assert book.exact_copies(RELEASE.release_id, none) == []
+        assert book.held_tensors(RELEASE.release_id, [bias, other, f"{2:064x}", "ff" * 32]) == {bias, f"{2:064x}"}
 
 
 def test_cases_are_completed_but_never_changed(records: OwnerRecords) -> None:

@@ -18,6 +18,7 @@ from watermark.attacks import disguise, merging
 from watermark.errors import DocumentError
 from watermark.lineage.fingerprint import MAX_SKETCH_BYTES, WHOLE, Form, Sketch, sketch_model
 from watermark.lineage.search import NAMED, POSSIBLE, SketchIndex, cosine, distance, margin
+from watermark.model import parallel
 from watermark.model.directory import open_model
 from watermark.model.torch_state import save_state
 
@@ -186,6 +187,17 @@ def test_memory_does_not_grow_with_a_table(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert sketch.form == Form.STREAM
     assert peak < size / 2
+
+
+@pytest.mark.parametrize("kind", ["llama", "moe"])
+def test_many_cores_give_the_bytes_of_one(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Square matrices both ways round, stacks of experts, a table of words: stored sketches stay what they are."""
+    with monkeypatch.context() as one:
+        one.setattr(parallel, "workers", lambda: 1)
+        alone = sketch_of(trained(kind, 1)).to_bytes()
+    monkeypatch.setattr(parallel, "workers", lambda: 3)
+    monkeypatch.setattr(parallel, "_FORK_BYTES", 0)
+    assert sketch_of(trained(kind, 1)).to_bytes() == alone
 
 
 def test_searching_nothing_finds_nothing() -> None:

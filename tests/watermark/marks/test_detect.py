@@ -18,6 +18,7 @@ from watermark.marks.statistic import energies, quantise_blind, signed_totals
 from watermark.marks.subspace import SUBSPACES, detect_subspaces
 from watermark.marks.survey import as_rows
 from watermark.marks.trace import Scores
+from watermark.model import parallel
 from watermark.model.digest import layout_of
 from watermark.model.directory import open_model
 
@@ -79,7 +80,7 @@ def test_a_copy_pruned_to_a_tenth_keeps_a_tenth_of_the_evidence(marked, tmp_path
     assert shown_in(marked, folder)[DIFFERENCE].log2_p < 0.07 * whole
 
 
-def test_truncated_copy_shows_it_in_its_own_subspace(marked, tmp_path):
+def test_truncated_copy_shows_it_in_its_own_subspace(marked, tmp_path, monkeypatch):
     def cut(w):
         left, values, right = np.linalg.svd(w.astype(np.float64), full_matrices=False)
         keep = max(1, len(values) // 4)
@@ -90,6 +91,11 @@ def test_truncated_copy_shows_it_in_its_own_subspace(marked, tmp_path):
         carriers = marked.carriers(reference, suspect)
         found = {t.name: t for t in detect_subspaces(Sources(suspect, reference), carriers, marked.chips)}
         plain = detect(Sources(suspect, reference), carriers, marked.chips, [DIFFERENCE])[0]
+        with monkeypatch.context() as many:
+            many.setattr(parallel, "workers", lambda: 2)
+            many.setattr(parallel, "_FORK_BYTES", 0)
+            side_by_side = detect_subspaces(Sources(suspect, reference), carriers, marked.chips)
+    assert side_by_side == list(found.values())
     assert found["subspace of the rank"].log2_p < -10_000
     assert found["subspace of the rank"].log2_p < 50 * plain.log2_p
     wrong = ChipSource.of(ReleaseKey(b"w" * 32).block_secrets(), marked.embedder.stretched)
