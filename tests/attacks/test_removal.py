@@ -82,7 +82,7 @@ def by_wrong_labels(state: State) -> State:
 
 def by_another_task(state: State) -> State:
     fresh = with_new_last_layer(network_of(state), "8", 2, seed=3)
-    return finetune(fresh, digits_batches(3), other_tasks.parity_loss, steps=30, learning_rate=1e-3).state
+    return finetune(fresh, digits_batches(3), other_tasks.parity_loss, steps=60, learning_rate=3e-3).state
 
 
 def by_the_strongest(state: State) -> State:
