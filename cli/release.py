@@ -29,14 +29,13 @@ from registry.store.records import ReleaseRecord
 from registry.store.s3_folder import is_s3
 from watermark.errors import ConflictError, InputError, UnavailableError
 from watermark.lineage.pairing import pair_tensors
-from watermark.marks.coded import can_move, survey_with_codes
+from watermark.marks.coded import survey_with_codes
 from watermark.marks.geometry import CODES
 from watermark.marks.plan import MarkPlan, plan_mark
 from watermark.marks.secret import ReleaseKey
 from watermark.marks.survey import Survey, can_carry, survey
 from watermark.model.digest import Progress, canonical_digest, digest_tensors
 from watermark.model.directory import Model, open_model
-from watermark.model.suspect import find_packed
 
 #: What must stay free beyond the copies: the log, the proofs, and room to breathe.
 _SPARE_BYTES = 64 << 20
@@ -302,11 +301,10 @@ def _result(
 
 def _excluded(work: Work) -> tuple[tuple[str, str], ...]:
     """What carries no mark, and why: in a mark made before such words were found, too."""
-    if work.plan is None:
+    if work.plan is None or work.found is None:
         return ()
-    uneven = {part for weight in find_packed(work.model) if not can_move(weight) for part in weight.parts}
     return tuple(
-        (name, _UNEVEN if name in uneven else t.reason)
+        (name, _UNEVEN if name in work.found.uneven else t.reason)
         for t in work.plan.surveys.values()
         if t.reason is not None
         for name in t.names

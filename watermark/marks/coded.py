@@ -102,8 +102,10 @@ def can_move(weight: PackedWeight) -> bool:
 
 def survey_with_codes(model: Model, progress: Progress | None = None) -> Survey:
     """Survey a reference, the weights that it stores as codes among the rest."""
-    packed = [weight for weight in find_packed(model) if can_move(weight)]
-    return replace(survey(model, progress=progress), coded=survey_coded(packed))
+    packed = list(find_packed(model))
+    uneven = frozenset(part for weight in packed if not can_move(weight) for part in weight.parts)
+    coded = survey_coded([weight for weight in packed if can_move(weight)])
+    return replace(survey(model, progress=progress), coded=coded, uneven=uneven)
 
 
 def survey_coded(weights: Sequence[PackedWeight]) -> tuple[TensorSurvey, ...]:

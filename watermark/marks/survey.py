@@ -87,12 +87,14 @@ class TensorSurvey:
 class Survey:
     """All distinct tensors of a reference in the order of their digests, and the canonical digest of the whole.
 
-    `coded` are the weights that stored tensors make up together, which are none of `tensors`.
+    `coded` are the weights that stored tensors make up together, which are none of `tensors`; `uneven` names stored
+    codes that cannot be moved by equal steps.
     """
 
     tensors: tuple[TensorSurvey, ...]
     reference_digest: bytes
     coded: tuple[TensorSurvey, ...] = ()
+    uneven: frozenset[str] = frozenset()
 
     @property
     def carriers(self) -> int:
