@@ -41,7 +41,7 @@ SCALES = ("scales", "weight_scale", "SCB")
 
 
 def packed_llama(seed: int) -> State:
-    sizes = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1}
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 1}
     state = dict(module_of("llama", seed, **sizes).state_dict())
     for layer, pack in LAYOUTS.items():
         state = packed_files.packed_state(state, pack, layers=layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,26 @@ import torch
 from tests import packed_files
 from tests.watermark.marks.models import SECRET
 from watermark.errors import DocumentError
-from watermark.marks.coded import can_move, code_steps, moved_weights, survey_coded, survey_with_codes
-from watermark.marks.geometry import CODES, Geometry
+from watermark.evidence import predicted_bits_with_reference
+from watermark.marks.coded import (
+    can_move,
+    code_steps,
+    coded_tensors,
+    moved_weights,
+    survey_coded,
+    survey_with_codes,
+)
+from watermark.marks.detect import BLIND, DIFFERENCE, detect
+from watermark.marks.geometry import CODES, OWNER_ENERGY, Geometry
 from watermark.marks.plan import MarkPlan, plan_mark
 from watermark.marks.secret import ReleaseKey
-from watermark.marks.spans import ChipSource
+from watermark.marks.spans import Carrier, ChipSource, Sources
 from watermark.marks.weights import Embedder
 from watermark.model.directory import Model, open_model
 from watermark.model.packed.bits import pack_words, unpack_words
 from watermark.model.packed.moves import Moves
 from watermark.model.rewrite import NewBytes, rewrite_shard
-from watermark.model.suspect import find_packed
+from watermark.model.suspect import find_packed, open_suspect
 from watermark.model.torch_state import load_state, save_state
 
 LAYOUTS = {
@@ -129,6 +139,44 @@ def test_the_moves_follow_the_chips_and_the_marked_codes_do_not_show_them(marked
     ):
         shown = look - look.mean()
         assert abs(float(signs @ shown)) < 4.5 * np.linalg.norm(shown)
+
+
+def test_the_mark_shows_as_predicted_and_a_wrong_key_shows_nothing(marked):
+    reference, copy, plan, embedder = marked
+    with open_suspect(reference) as ours, open_suspect(copy) as theirs:
+        known = coded_tensors(ours)
+        carriers = [
+            Carrier(tensor, theirs.weights[known[tensor.digest].name], known[tensor.digest])
+            for tensor in plan.geometry.marked
+            if tensor.grid == CODES
+        ]
+        assert len(carriers) == len(LAYOUTS)
+        sources = Sources(theirs, ours)
+        right = ChipSource.of(plan.key.block_secrets(), embedder.stretched)
+        blind, shown = detect(sources, carriers, right, [BLIND, DIFFERENCE])
+        wrong = [
+            test
+            for number in range(20)
+            for test in detect(
+                sources,
+                carriers,
+                ChipSource.of(ReleaseKey(bytes([number]) * 32).block_secrets(), embedder.stretched),
+                [BLIND, DIFFERENCE],
+            )
+        ]
+    # Blind, the mark is drowned in the weights themselves: a dozen bits are known to within a few.
+    assert abs(blind.z - (-2 * math.log(2) * plan.expected_log2_p) ** 0.5) < 4
+    predicted = sum(
+        predicted_bits_with_reference(
+            carrier.marked.carriers,
+            carrier.marked.alpha * OWNER_ENERGY**0.5,
+            (carrier.marked.alpha**2 * (1 - OWNER_ENERGY) + carrier.marked.rounding_variance) ** 0.5,
+        )
+        for carrier in carriers
+    )
+    assert -shown.log2_p == pytest.approx(predicted, rel=0.35)
+    assert max(-test.log2_p for test in wrong) < 16
+    assert max(abs(test.z) for test in wrong) < 5
 
 
 def test_codes_of_uneven_steps_are_carried_unchanged(marked):
