@@ -41,7 +41,7 @@ SCALES = ("scales", "weight_scale", "SCB")
 
 
 def packed_llama(seed: int) -> State:
-    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 1}
+    sizes = {"hidden_size": 128, "intermediate_size": 256}
     state = dict(module_of("llama", seed, **sizes).state_dict())
     for layer, pack in LAYOUTS.items():
         state = packed_files.packed_state(state, pack, layers=layer)
@@ -89,9 +89,9 @@ def test_only_codes_change_and_the_release_says_so(owner):
     before, after = load_state(owner.reference), load_state(owner.stolen)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     codes = {name for name in changed if "_proj" in name}
-    assert len(codes) == len(LAYOUTS)
+    assert len(codes) == 2 * len(LAYOUTS)
     assert not [name for name in codes if name.endswith((*SCALES, "zeros", "zero_point", "g_idx", "shape"))]
-    assert owner.made.marked_tensors == len(LAYOUTS) + 2  # and the two tables of words
+    assert owner.made.marked_tensors == 2 * len(LAYOUTS) + 2  # and the two tables of words
     reasons = dict(owner.made.excluded)
     assert {reasons[name] for name in before if name.endswith(SCALES)} == {"scales of codes that carry the mark"}
     assert codes <= {name for name, reason in reasons.items() if reason.startswith("codes of a packed weight")}
@@ -111,7 +111,7 @@ FORMS: dict[str, Callable[[State], State]] = {
 def test_the_copy_itself_is_ours_as_predicted(owner):
     found = owner.check(owner.stolen)
     assert (found.verdict, found.recipient) == ("ours", "Globex")
-    assert found.matched_tensors == found.total_tensors == len(LAYOUTS) + 2
+    assert found.matched_tensors == found.total_tensors == 2 * len(LAYOUTS) + 2
     blind = next(test.log2_p for test in found.tests if test.name == "blind")
     assert blind == pytest.approx(owner.made.expected_log2_p, rel=0.25)
 
