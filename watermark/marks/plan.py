@@ -54,12 +54,26 @@ class MarkPlan:
         return -signal * signal / energy / (2 * math.log(2)) if energy else 0.0
 
     @property
+    def held(self) -> tuple[MarkedTensor, ...]:
+        """Weights whose codes lie so close that the mark is held to half a step of them."""
+        alpha = max(tensor.alpha for tensor in self.geometry.marked)
+        steps = [(tensor, tensor.step_ppm) for tensor in self.geometry.marked if tensor.step_ppm is not None]
+        limits = [(tensor, round(CODED_STRENGTH_STEPS * step)) for tensor, step in steps]
+        return tuple(t for t, limit in limits if t.strength_ppm >= limit - 1 or t.alpha < alpha)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What the owner should know before shipping, in plain words."""
         found = []
         if self.carriers < SMALL_MODEL_CARRIERS:
             found.append(f"only {self.carriers:,} weights carry the mark: retraining may come near erasing it")
         thin = [self.surveys[t.digest].names[0] for t in self.geometry.marked if self.surveys[t.digest].low_rank]
+        if self.held:
+            least = min(tensor.alpha for tensor in self.held)
+            found.append(
+                f"in {len(self.held)} weights the mark is held to half a step between their codes ({least:.2%} of a "
+                "deviation): marked before it was rounded, the model would carry more"
+            )
         if thin:
             found.append(f"low rank, so the mark stands out there: {', '.join(thin[:5])}{' ...' if thin[5:] else ''}")
         return tuple(found)
@@ -114,9 +128,10 @@ def plan_mark(
     plan = MarkPlan(key, geometry, root, survey.reference_digest, surveys, tree)
     if base is None and -plan.expected_log2_p < _MINIMUM_BITS:
         raise CapacityError(
-            f"{carriers:,} weights at a strength of {alpha:.1%} would show {-plan.expected_log2_p:.0f} bits, "
-            "which proves nothing",
-            hint="release with --no-mark, or choose a larger --strength",
+            f"{carriers:,} weights at a strength of {max(t.alpha for t in marked):.1%} would show "
+            f"{-plan.expected_log2_p:.0f} bits, which proves nothing",
+            hint="release with --no-mark, or "
+            + ("mark it before its weights are rounded" if plan.held else "choose a larger --strength"),
         )
     return plan
 
