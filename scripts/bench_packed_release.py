@@ -36,16 +36,20 @@ FORMS: dict[str, Packer] = {
     "bitsandbytes, int8": packed_files.int8,
     "compressed-tensors, int8, groups of 128": packed_files.compressed(8, group=128),
     "compressed-tensors, int4, groups of 128": packed_files.compressed(4, group=128),
-    "GPTQ, int4, groups of 32": packed_files.gptq(4),
-    "GPTQ, int3, groups of 32": packed_files.gptq(3),
+    "compressed-tensors, int3, groups of 128": packed_files.compressed(3, group=128),
 }
+
+
+def is_packed(values: torch.Tensor) -> bool:
+    """Whether a tensor is a matrix of more than a few rows."""
+    return values.dim() == 2 and len(values) >= 32
 
 
 def packed(state: State, pack: Packer) -> State:
     """Every matrix of more than a few rows in packed form; all else as it is."""
     changed: State = {}
     for name, values in state.items():
-        if values.dim() == 2 and len(values) >= 32:
+        if is_packed(values):
             parts, _ = pack(values.float().numpy())
             changed |= {name.removesuffix(".weight") + suffix: part for suffix, part in parts.items()}
         else:
@@ -64,7 +68,7 @@ def weights_of(folder: Path) -> State:
 
 def moved_share(before: State, after: State) -> float:
     """Share of the weights of all matrices that differ."""
-    pairs = [(before[name], after[name]) for name in before if before[name].dim() == 2 and len(before[name]) >= 32]
+    pairs = [(before[name], after[name]) for name in before if is_packed(before[name])]
     pairs = [(ours, theirs) for ours, theirs in pairs if not torch.equal(ours, theirs)]
     return sum(int((ours != theirs).sum()) for ours, theirs in pairs) / sum(ours.numel() for ours, _ in pairs)
 

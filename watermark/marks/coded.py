@@ -50,6 +50,8 @@ from watermark.model.suspect import find_packed
 _DIGEST_TYPE = "F32 of codes"
 #: Codes are 0 to 255 or -128 to 127.
 _LOWEST, _CODES = -128, 384
+#: Stored elements that are written in one go: a word of 2-bit codes unpacks to sixteen times its size.
+_ELEMENTS_TOGETHER = 1 << 17
 
 Floats = NDArray[np.float32]
 
@@ -235,7 +237,8 @@ class MovedWeight:
         """The bytes of a span of the stored tensor in each copy."""
         layout = layout_of(self.grid.stored.shape)
         start, stop = layout.bounds(span.first)[0], layout.bounds(span.last - 1)[1]
-        return tuple(self.grid.write(start, stop, moves) for moves in self.copies)
+        pieces = [(first, min(stop, first + _ELEMENTS_TOGETHER)) for first in range(start, stop, _ELEMENTS_TOGETHER)]
+        return tuple(b"".join(self.grid.write(*piece, moves) for piece in pieces) for moves in self.copies)
 
 
 @contextmanager
