@@ -73,13 +73,13 @@ def align_suspect(
         InputError: the temporary files cannot be written.
     """
     by_name = {wanted[tensor.digest].name: tensor for tensor in marked if tensor.digest in wanted}
-    found = align(reference, [wanted[tensor.digest] for tensor in by_name.values()], sources.suspect, sources.base)
+    ours = {name: wanted[tensor.digest] for name, tensor in by_name.items()}
+    found = align(reference, ours.values(), sources.suspect, sources.base)
     if found is None:
         return None
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="weightmark-aligned-")))
     aligned = stack.enter_context(write_aligned(found, folder))
     carriers = tuple(
-        Carrier(by_name[name], tensor, reference.tensors[name], bases.get(name))
-        for name, tensor in aligned.tensors.items()
+        Carrier(by_name[name], tensor, ours[name], bases.get(name)) for name, tensor in aligned.tensors.items()
     )
     return AlignedSuspect(Sources(aligned, reference, sources.base), carriers, found)

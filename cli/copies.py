@@ -36,6 +36,7 @@ from registry.signing.signer import Signer
 from registry.store.embedded import EmbeddedRegistry
 from registry.store.records import CopyRecord, ReleaseRecord
 from watermark.errors import DigestError, InputError, UnavailableError
+from watermark.marks.coded import moved_weights
 from watermark.marks.plan import MarkPlan
 from watermark.marks.secret import CopyKey, ReleaseKey
 from watermark.marks.survey import Survey, read_base
@@ -140,12 +141,6 @@ def _write_drafts(
 ) -> tuple[list[_WrittenCopy], float]:
     """Mark, write and hash every file of every copy from one reading of the reference."""
     largest = 0.0
-
-    def change(span: Span, raw: bytes) -> NewBytes:
-        if embedder is None:
-            return NewBytes((raw,) * len(drafts))
-        return embedder.mark(span, raw, read_base(work.base, work.base_names, span))
-
     copies = [_WrittenCopy({}, {}) for _ in drafts]
     for entry in work.model.files:
         path = shipped_path(work.model, entry.path)
@@ -153,15 +148,8 @@ def _write_drafts(
         for target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
         if entry.path in work.model.shards:
-            shards: Sequence[WrittenShard] = rewrite_shard(
-                work.model,
-                entry.path,
-                targets,
-                change,
-                progress,
-                finished=unfinished.finished(path),
-                on_disk=partial(unfinished.finish, path),
-            )
+            shards, change = _write_shard(work, embedder, entry.path, targets, unfinished, progress)
+            largest = max(largest, change)
             for copy, shard in zip(copies, shards, strict=True):
                 copy.files[path] = shard.file
                 copy.tensors.update(shard.tensors)
@@ -176,6 +164,38 @@ def _write_drafts(
             for copy in copies:
                 copy.files[path] = digest
     return copies, largest
+
+
+def _write_shard(
+    work: Work,
+    embedder: Embedder | None,
+    path: str,
+    targets: Sequence[Path],
+    unfinished: Unfinished,
+    progress: Progress | None,
+) -> tuple[tuple[WrittenShard, ...], float]:
+    """Write one weight file of every copy; gives also the largest change of a weight that is stored as codes."""
+    shipped = shipped_path(work.model, path)
+    rewrite = partial(
+        rewrite_shard,
+        work.model,
+        path,
+        targets,
+        progress=progress,
+        finished=unfinished.finished(shipped),
+        on_disk=partial(unfinished.finish, shipped),
+    )
+    if embedder is None:
+        return rewrite(lambda _, raw: NewBytes((raw,) * len(targets))), 0.0
+    with moved_weights(embedder, path) as (moved, largest):
+
+        def change(span: Span, raw: bytes) -> NewBytes:
+            weight = moved.get(span.tensor.name)
+            if weight is not None:
+                return NewBytes(weight.stored_bytes(span))
+            return embedder.mark(span, raw, read_base(work.base, work.base_names, span))
+
+        return rewrite(change), largest
 
 
 def shipped_path(model: Model, path: str) -> str:

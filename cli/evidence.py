@@ -38,6 +38,7 @@ from watermark.errors import (
     VerificationError,
 )
 from watermark.evidence import THRESHOLD_LOG2_P, THRESHOLD_RECIPIENT_LOG2_P
+from watermark.marks.coded import coded_tensors
 from watermark.marks.dispute import (
     DISPUTABLE,
     absent_tensors,
@@ -46,12 +47,13 @@ from watermark.marks.dispute import (
     present_blocks,
     verify_openings,
 )
-from watermark.marks.geometry import Geometry, owner_digest
+from watermark.marks.geometry import CODES, Geometry, owner_digest
 from watermark.marks.secret import copy_commitment, stretch_root
 from watermark.marks.subspace import SUBSPACES
 from watermark.model.digest import Progress, canonical_digest, digest_tensors
 from watermark.model.directory import Model, open_model
-from watermark.model.suspect import open_suspect
+from watermark.model.packed.unpack import unpack
+from watermark.model.suspect import find_packed, open_suspect
 
 #: Where linear algebra stands between the weights and the integers, machines agree to this.
 _DECOMPOSED_TOLERANCE = 0.01
@@ -315,6 +317,9 @@ def _check_absent(suspect: Model, geometry: Geometry, case: _Logged) -> None:
 def _check_reference(reference: Model, body: EvidenceBody, geometry: Geometry) -> None:
     """The opened values must be those of the reference that was handed over in confidence."""
     tensors = {digest.hex(): reference.tensors[name] for name, digest in digest_tensors(reference).items()}
+    if any(tensor.grid == CODES for tensor in geometry.marked):
+        unpack(reference, find_packed(reference))
+        tensors |= coded_tensors(reference)
     for opening in body.openings:
         marked = geometry.tensor_of_block(opening.block)
         tensor = tensors.get(marked.digest)

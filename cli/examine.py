@@ -33,6 +33,7 @@ from watermark.evidence import (
 )
 from watermark.lineage.pairing import mean_cosine, pair_by_name, pair_tensors
 from watermark.marks.chips import recipient_code
+from watermark.marks.coded import coded_tensors
 from watermark.marks.detect import BASE_REGRESSION, BLIND, ROW_STATISTICS, detect
 from watermark.marks.geometry import OWNER_ENERGY, Geometry, MarkedTensor
 from watermark.marks.secret import ReleaseKey
@@ -41,7 +42,9 @@ from watermark.marks.subspace import SUBSPACES, detect_subspaces
 from watermark.marks.trace import fold, residual_for
 from watermark.model.digest import Progress, canonical_digest, digest_tensors
 from watermark.model.directory import Model, open_model
+from watermark.model.packed.unpack import unpack
 from watermark.model.safetensors import TensorInfo
+from watermark.model.suspect import find_packed
 
 #: A disturbance in row deviations at which a copy is still expected to be found, when power is stated.
 POWER_DISTURBANCE = 0.4
@@ -105,11 +108,15 @@ def open_reference(record: ReleaseRecord, given: Path | str | None, stack: ExitS
     try:
         model = stack.enter_context(open_model(local, link_root=cache_root_of(local), allow_torch=True))
         digests = digest_tensors(model)
+        tensors = {digest.hex(): model.tensors[name] for name, digest in digests.items()}
+        if canonical_digest(digests.values()).hex() == record.reference_digest:
+            unpack(model, find_packed(model))
+            tensors |= coded_tensors(model)
     except WeightmarkError as err:
         return Reference(None, {}, f"the unmarked reference is not at {place}: {err}")
     if canonical_digest(digests.values()).hex() != record.reference_digest:
         return Reference(None, {}, f"the model at {place} is not the reference of this release any more")
-    return Reference(model, {digest.hex(): model.tensors[name] for name, digest in digests.items()})
+    return Reference(model, tensors)
 
 
 def examine(
@@ -330,12 +337,12 @@ def _power(sources: Sources, carriers: Sequence[Carrier], *, is_based: bool) -> 
         if is_based:
             alpha *= _share_of_difference(sources, carrier)
         owner, other = alpha * OWNER_ENERGY**0.5, alpha * (1 - OWNER_ENERGY) ** 0.5
-        count = carrier.marked.layout.count
+        count, rounding = carrier.marked.carriers, carrier.marked.rounding_variance
         if carrier.reference is not None:
-            disturbance = (POWER_DISTURBANCE**2 + other**2) ** 0.5
+            disturbance = (POWER_DISTURBANCE**2 + other**2 + rounding) ** 0.5
             bits += predicted_bits_with_reference(count, owner, disturbance)
         else:
-            bits += predicted_bits_blind(count, owner) / (1 + POWER_DISTURBANCE**2)
+            bits += predicted_bits_blind(count, owner) / (1 + POWER_DISTURBANCE**2 + rounding)
     return bits
 
 

@@ -61,10 +61,10 @@ class Kin:
 
 def find_kin(reference: Model, suspect: Model, base: Model | None) -> Kin | None:
     """Compare hidden units of a suspect with the reference's, and with the base's; None where nothing compares."""
-    found = kinship(reference, list(reference.tensors.values()), suspect)
+    found = kinship(reference, list(reference.weights.values()), suspect)
     if found is None:
         return None
-    return Kin(found, kinship(base, list(base.tensors.values()), suspect) if base is not None else None)
+    return Kin(found, kinship(base, list(base.weights.values()), suspect) if base is not None else None)
 
 
 def nearest_kin(kin: Sequence[Kin | None], releases: int) -> int | None:

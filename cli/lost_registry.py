@@ -19,11 +19,11 @@ from cli.mark_record import MarkRecord
 from cli.owner_secrets import OwnerSecrets
 from registry.store.record_file import RecordFile, ReleaseBook
 from registry.store.records import CopyRecord, ReleaseRecord
+from watermark.marks.coded import survey_with_codes
 from watermark.marks.commitment import bind_root
 from watermark.marks.geometry import Geometry
 from watermark.marks.plan import plan_mark
 from watermark.marks.secret import ReleaseKey, stretch_root
-from watermark.marks.survey import survey
 from watermark.model.digest import Progress
 from watermark.model.directory import open_model
 
@@ -64,7 +64,7 @@ def derive_releases(
     mark.
     """
     with ExitStack() as stack:
-        found = survey(stack.enter_context(open_model(reference, allow_torch=True)), progress=progress)
+        found = survey_with_codes(stack.enter_context(open_model(reference, allow_torch=True)), progress)
         key = ReleaseKey.of(secret, found.reference_digest)
         plan = plan_mark(key, found, owner=home.owner)
     names = {tensor.digest: plan.surveys[tensor.digest].names[0] for tensor in plan.geometry.marked}

@@ -30,14 +30,17 @@ from registry.store.records import ReleaseRecord
 from registry.store.s3_folder import is_s3
 from watermark.errors import ConflictError, InputError, UnavailableError
 from watermark.lineage.pairing import pair_tensors
+from watermark.marks.coded import survey_with_codes
+from watermark.marks.geometry import CODES
 from watermark.marks.plan import MarkPlan, plan_mark
 from watermark.marks.secret import ReleaseKey
-from watermark.marks.survey import can_carry, survey
+from watermark.marks.survey import Survey, can_carry, survey
 from watermark.model.digest import Progress, canonical_digest, digest_tensors
 from watermark.model.directory import Model, open_model
 
 #: What must stay free beyond the copies: the log, the proofs, and room to breathe.
 _SPARE_BYTES = 64 << 20
+_UNEVEN = "codes of a packed weight whose steps are uneven (8- and 4-bit floats, NF4): carried unchanged"
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def release(
         base_place, base = _open_base(request, home, stack)
         base_names = _pair_with_base(model, base)
         if request.mark:
-            found = survey(model, base=base, base_names=base_names, progress=progress)
+            found = _survey(model, base, base_names, progress)
             digests = {name: tensor.digest for tensor in found.tensors for name in tensor.names}
         else:
             found, digests = None, digest_tensors(model, progress)
@@ -124,6 +127,8 @@ def release(
             base_digest = canonical_digest(digest_tensors(base).values()).hex() if base is not None else None
             owner = _owner_in_mark(known, release_key, home)
             plan = plan_mark(release_key, found, base=base_digest, strength=request.strength, owner=owner)
+            if found.coded and _was_marked_without_codes(known, release_key):
+                plan = plan_mark(release_key, found, strength=request.strength, owner=owner, codes=False)
         work = Work(
             request.model,
             request.out,
@@ -180,6 +185,21 @@ def _open_base(request: ReleaseRequest, home: Home, stack: ExitStack) -> tuple[s
     local = local_place(place, stack)
     remembered = place if is_s3(place) else str(local.absolute())
     return str(remembered), stack.enter_context(open_model(local, link_root=request.links_below, allow_torch=True))
+
+
+def _survey(model: Model, base: Model | None, base_names: dict[str, str] | None, progress: Progress | None) -> Survey:
+    if base is None:
+        return survey_with_codes(model, progress)
+    return survey(model, base=base, base_names=base_names, progress=progress)
+
+
+def _was_marked_without_codes(known: Sequence[ReleaseRecord], release_key: ReleaseKey) -> bool:
+    """Whether this reference was released before codes carried a mark: its R has to stay what it was."""
+    record = next((one for one in known if one.release_id == release_key.release_id), None)
+    if record is None or record.mark_root is None:
+        return False
+    geometry = MarkRecord.from_document(record.mark_document).geometry
+    return all(tensor.grid != CODES for tensor in geometry.marked)
 
 
 def _document_sources(
@@ -265,10 +285,7 @@ def _result(
     *,
     dry_run: bool,
 ) -> ReleaseResult:
-    plan, found = work.plan, work.found
-    excluded: tuple[tuple[str, str], ...] = ()
-    if found is not None:
-        excluded = tuple((name, t.reason) for t in found.tensors if t.reason is not None for name in t.names)
+    plan = work.plan
     return ReleaseResult(
         release=work.release_key.release_id,
         name=label[0],
@@ -278,13 +295,25 @@ def _result(
         marked_tensors=sum(len(plan.surveys[t.digest].names) for t in plan.geometry.marked) if plan else 0,
         total_tensors=len(work.model.tensors),
         carriers=plan.carriers if plan else 0,
-        strength=plan.geometry.marked[0].alpha if plan else 0.0,
+        strength=max(tensor.alpha for tensor in plan.geometry.marked) if plan else 0.0,
         expected_log2_p=plan.expected_log2_p if plan else 0.0,
         max_weight_change=largest,
-        excluded=excluded,
+        excluded=_excluded(work),
         warnings=(*notes, *_warnings(work)),
         disk_bytes=_disk_bytes(work),
         dry_run=dry_run,
+    )
+
+
+def _excluded(work: Work) -> tuple[tuple[str, str], ...]:
+    """What carries no mark, and why: in a mark made before such words were found, too."""
+    if work.plan is None or work.found is None:
+        return ()
+    return tuple(
+        (name, _UNEVEN if name in work.found.uneven else t.reason)
+        for t in work.plan.surveys.values()
+        if t.reason is not None
+        for name in t.names
     )
 
 

@@ -18,7 +18,8 @@ from registry.store.records import ReleaseRecord
 from watermark.errors import DocumentError
 from watermark.lineage.fingerprint import Sketch, sketch_model
 from watermark.lineage.search import POSSIBLE, RANKED, SketchIndex, margin
-from watermark.model.directory import Model, open_model
+from watermark.model.directory import Model
+from watermark.model.suspect import open_suspect
 
 SKETCH_VERSION: Final = 1
 #: So many releases are all tested; of more, those that the sketch finds possible, and at least so many.
@@ -59,7 +60,7 @@ class Fingerprint:
 
 def sketch_of_folder(folder: Path, pieces: MutableMapping[str, bytes]) -> Sketch:
     """Sketch the weights as they lie in a finished copy; `pieces` remembers what is done."""
-    with open_model(folder) as shipped:
+    with open_suspect(folder) as shipped:
         return sketch_model(shipped, pieces=pieces)
 
 

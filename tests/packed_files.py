@@ -45,12 +45,15 @@ def _rounded(weight: Floats, bits: int, group: int, order: NDArray[np.int64] | N
 
 def _bitstream(values: NDArray[np.int64], bits: int) -> NDArray[np.int32]:
     """Each column as one number of many bits, the first value lowest, cut into words: (values, n) to (words, n)."""
-    words = np.zeros((len(values) * bits // 32, values.shape[1]), np.int64)
-    for column in range(values.shape[1]):
-        whole = sum(int(value) << (bits * place) for place, value in enumerate(values[:, column]))
-        for word in range(len(words)):
-            words[word, column] = whole >> (32 * word) & 0xFFFFFFFF
-    return words.astype(np.uint32).view(np.int32)
+    count, width = values.shape
+    words = np.zeros((-(-count * bits // 32), width), np.uint32)
+    for start in range(0, width, 1024):
+        planes = values[:, None, start : start + 1024] >> np.arange(bits)[:, None] & 1
+        stream = np.zeros((32 * len(words), planes.shape[2]), np.uint32)
+        stream[: count * bits] = planes.reshape(count * bits, -1)
+        shifted = stream.reshape(-1, 32, planes.shape[2]) << np.arange(32, dtype=np.uint32)[:, None]
+        words[:, start : start + 1024] = shifted.sum(axis=1, dtype=np.uint32)
+    return words.view(np.int32)
 
 
 def gptq(bits: int = 4, group: int = 32, *, version: int = 1, act_order: bool = False) -> Packer:

@@ -61,17 +61,18 @@ def grid_of(dtype: DType, low_bits: int, fits_half: bool) -> Grid:
     return Grid(f"M{23 - zeros}", 23 - zeros) if zeros >= 6 else native
 
 
-def reason_against(sample: Floats) -> str | None:
+def reason_against(sample: Floats, *, has_codes: bool = False) -> str | None:
     """Why a tensor with these consecutive rows cannot carry a mark, or None.
 
     Args:
         sample: some consecutive rows of the tensor, (rows, columns), finite.
+        has_codes: the mark would move its codes, so that few values and even steps speak against nothing.
     """
     if sample.size == 0 or float(sample.max()) == float(sample.min()):
         return "constant"
-    if np.unique(sample).size < min(_FEW_VALUES, sample.size // 4):
+    if not has_codes and np.unique(sample).size < min(_FEW_VALUES, sample.size // 4):
         return "few distinct values: a mask, a table or quantised weights"
-    if _is_lattice(sample):
+    if not has_codes and _is_lattice(sample):
         return "quantised weights: rounding them again would erase a mark"
     if _is_banded(sample):
         return "a filter bank that anyone can compute"

@@ -70,6 +70,10 @@ class BlockKeys:
         """A random byte a carrier, for stochastic rounding onto the release's grid."""
         return key_stream(hkdf_expand(self._prk, _ROUNDING + self._info), count)
 
+    def fine_rounding(self, count: int) -> NDArray[np.uint16]:
+        """Two random bytes a carrier, for steps between codes: these are taken so rarely that 1/256 is too coarse."""
+        return np.frombuffer(self.rounding(2 * count), "<u2")
+
     def carries_recipient(self, share: int) -> bool:
         """Whether this block carries the recipient layer, for a share of `share` in 65,536 blocks."""
         if share >= 1 << 16:

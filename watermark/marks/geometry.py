@@ -20,11 +20,20 @@ from watermark.model.digest import BlockLayout, layout_of
 STATISTIC_VERSION = 1
 #: Share of a mark's energy in the owner layer; the rest is the recipient's.
 OWNER_ENERGY = 2 / 3
+#: The grid of weights that are stored as integer codes.
+CODES = "codes"
+#: Mean size of a chip of both layers, which has variance 1.
+_MEAN_CHIP = 0.857
 
 
 @dataclass(frozen=True)
 class MarkedTensor:
-    """A tensor that carries the mark: its blocks are numbered from `first_block` on."""
+    """A tensor that carries the mark: its blocks are numbered from `first_block` on.
+
+    Of a weight that is stored as codes (`grid` is `CODES`), dtype, shape and digest are those of the numbers that it
+    stands for. What it can show then depends on how far codes lie apart, `step_ppm` of a row deviation, and on how many
+    of them may move, `coded_carriers`; both None for all others.
+    """
 
     digest: str
     dtype: str
@@ -32,6 +41,8 @@ class MarkedTensor:
     grid: str
     strength_ppm: int
     first_block: int
+    step_ppm: int | None = None
+    coded_carriers: int | None = None
 
     @property
     def layout(self) -> BlockLayout:
@@ -42,6 +53,21 @@ class MarkedTensor:
     def alpha(self) -> float:
         """Total strength in row deviations."""
         return self.strength_ppm / 1e6
+
+    @property
+    def carriers(self) -> int:
+        """Weights that may move; of tensors without codes all are counted."""
+        return self.layout.count if self.coded_carriers is None else self.coded_carriers
+
+    @property
+    def rounding_variance(self) -> float:
+        """What rounding to codes adds to the mark's own variance, in row deviations squared; 0.0 without codes.
+
+        A move by whole steps that is `m` steps in the mean has the variance |m| - m^2.
+        """
+        if self.step_ppm is None:
+            return 0.0
+        return max(0.0, self.alpha * self.step_ppm / 1e6 * _MEAN_CHIP - self.alpha * self.alpha)
 
 
 @dataclass(frozen=True)
@@ -105,6 +131,11 @@ class Geometry:
                         "block": t.layout.per_block,
                         "row": t.layout.row,
                         "first": t.first_block,
+                        **(
+                            {}
+                            if t.step_ppm is None or t.coded_carriers is None
+                            else {"step_ppm": t.step_ppm, "carriers": t.coded_carriers}
+                        ),
                     }
                     for t in self.marked
                 ],
@@ -168,6 +199,10 @@ def _marked(item: Mapping[str, Any]) -> MarkedTensor:
     strength = int(item["strength_ppm"])
     if not 0 < strength <= 1_000_000:
         raise ValueError(f"strength {strength}")
-    return MarkedTensor(
-        str(item["digest"]), str(item["dtype"]), _shape(item), str(item["grid"]), strength, int(item["first"])
-    )
+    digest, kind, grid = str(item["digest"]), str(item["dtype"]), str(item["grid"])
+    if grid != CODES:
+        return MarkedTensor(digest, kind, _shape(item), grid, strength, int(item["first"]))
+    step, carriers = int(item["step_ppm"]), int(item["carriers"])
+    if min(step, carriers) <= 0:
+        raise ValueError(f"{carriers} carriers in steps of {step}")
+    return MarkedTensor(digest, kind, _shape(item), grid, strength, int(item["first"]), step, carriers)

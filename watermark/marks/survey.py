@@ -31,16 +31,17 @@ from watermark.model.digest import (
 )
 from watermark.model.directory import Model
 from watermark.model.dtypes import decode
+from watermark.model.packed.interface import PackedWeight
 from watermark.model.parallel import in_order
 from watermark.model.safetensors import TensorInfo
 
 #: Rows of a chunk from which the evidence is predicted.
 _PREDICTION_ROWS = 16
 #: Chunks of a tensor from which the evidence is predicted: the first, and then every so many.
-_PREDICT_EVERY = 8
+PREDICT_EVERY = 8
 #: Rows shorter than this are not looked up for duplicates: their fingerprints would outgrow memory in huge tensors.
-_DUPLICATE_MIN_ROW = 64
-_LOW_RANK_MIN_ROWS = 16
+DUPLICATE_MIN_ROW = 64
+LOW_RANK_MIN_ROWS = 16
 _PRINT_WORDS = 8
 _PRINT_MULTIPLIERS = np.random.Generator(np.random.PCG64(0)).integers(0, 1 << 63, _PRINT_WORDS, np.uint64) * np.uint64(
     2
@@ -60,7 +61,11 @@ _PATTERNS: Mapping[str, tuple[str, np.unsignedinteger, np.unsignedinteger]] = {
 
 @dataclass(frozen=True)
 class TensorSurvey:
-    """What one distinct tensor of the reference can carry; `reason` says why it carries nothing."""
+    """What one distinct tensor of the reference can carry; `reason` says why it carries nothing.
+
+    `coded`, `codes` and `step` are those of `coded.py`: the packed weights behind it, their smallest and largest code
+    in use, and the mean step between codes in row deviations.
+    """
 
     tensor: TensorInfo
     names: tuple[str, ...]
@@ -73,14 +78,23 @@ class TensorSurvey:
     signal: float
     energy: float
     low_rank: bool
+    coded: tuple[PackedWeight, ...] = ()
+    codes: tuple[int, int] = (0, 0)
+    step: float = 0.0
 
 
 @dataclass(frozen=True)
 class Survey:
-    """All distinct tensors of a reference in the order of their digests, and the canonical digest of the whole."""
+    """All distinct tensors of a reference in the order of their digests, and the canonical digest of the whole.
+
+    `coded` are the weights that stored tensors make up together, which are none of `tensors`; `uneven` names stored
+    codes that cannot be moved by equal steps.
+    """
 
     tensors: tuple[TensorSurvey, ...]
     reference_digest: bytes
+    coded: tuple[TensorSurvey, ...] = ()
+    uneven: frozenset[str] = frozenset()
 
     @property
     def carriers(self) -> int:
@@ -161,14 +175,14 @@ def survey(
         MarkError: a weight tensor holds NaN or infinite values.
     """
     spans = [span for tensor in model.tensors.values() for span in spans_of(tensor)]
-    middle = {name: _middle_span(tensor) for name, tensor in model.tensors.items()}
+    middle = {name: middle_span(tensor) for name, tensor in model.tensors.items()}
     seen = {name: _Seen([]) for name in model.tensors}
 
     def look(span: Span) -> tuple[Span, _Seen]:
         below = read_base(base, base_names, span)
         place = span.first // max(1, span.last - span.first)
         is_middle = span.first == middle[span.tensor.name]
-        return span, _look(span, read_span(model, span), below, predict=place % _PREDICT_EVERY == 0, judge=is_middle)
+        return span, _look(span, read_span(model, span), below, predict=place % PREDICT_EVERY == 0, judge=is_middle)
 
     for span, chunk in in_order(look, spans):
         seen[span.tensor.name].add(chunk)
@@ -186,7 +200,7 @@ def read_base(base: Model | None, base_names: Mapping[str, str] | None, span: Sp
     return decode(read_span(base, Span(twin, span.first, span.last)), twin.dtype)
 
 
-def _middle_span(tensor: TensorInfo) -> int:
+def middle_span(tensor: TensorInfo) -> int:
     """First block of the chunk in the middle: the first rows of an embedding are often unused tokens."""
     firsts = [span.first for span in spans_of(tensor)]
     return firsts[len(firsts) // 2] if firsts else 0
@@ -211,22 +225,22 @@ def _look(span: Span, raw: bytes, below: NDArray[np.floating] | None, *, predict
         seen.low_bits = low_bits
         seen.fits_half = low_bits & 0x1FFF == 0 and _fits_half(decode(raw, tensor.dtype))
     row = layout_of(tensor.shape).row
-    if row >= _DUPLICATE_MIN_ROW:
-        seen.row_prints = [_row_prints(raw, row * tensor.dtype.bits // 8)]
+    if row >= DUPLICATE_MIN_ROW:
+        seen.row_prints = [row_prints(raw, row * tensor.dtype.bits // 8)]
     if below is None and not predict and not judge:
         return seen
     values = decode(raw, tensor.dtype)
     difference = values if below is None else values - below
     seen.carriers = int(np.count_nonzero(difference))
     for rows, delta in zip(as_rows(values, row), as_rows(difference, row), strict=True) if predict else ():
-        signal, energy = _predict(rows, delta)
+        signal, energy = predict_blind(rows, delta)
         seen.predicted += rows.size
         seen.signal += signal
         seen.energy += energy
     if judge:
         sample = next(as_rows(values, row))[:256, :4096].astype(np.float32)
         seen.judged, seen.reason = True, reason_against(sample)
-        seen.low_rank = min(sample.shape) >= _LOW_RANK_MIN_ROWS and effective_rank(sample) < LOW_RANK
+        seen.low_rank = min(sample.shape) >= LOW_RANK_MIN_ROWS and effective_rank(sample) < LOW_RANK
     return seen
 
 
@@ -235,19 +249,24 @@ def _fits_half(values: NDArray[np.floating]) -> bool:
         return bool((values.astype(np.float16) == values).all())
 
 
-def _predict(rows: NDArray[np.floating], delta: NDArray[np.floating]) -> tuple[float, float]:
-    """Signal per unit of strength and energy of the blind statistic over these rows, from a few of them."""
+def predict_blind(
+    rows: NDArray[np.floating], delta: NDArray[np.floating], carries: NDArray[np.bool_] | None = None
+) -> tuple[float, float]:
+    """Signal per unit of strength and energy of the blind statistic over these rows, from a few of them.
+
+    `delta` is what the strength is a share of; where it is not zero a weight carries, or where `carries` says so.
+    """
     step = max(1, len(rows) // _PREDICTION_ROWS)
     some, moved = rows[::step].astype(np.float32), delta[::step]
     f = quantise_blind(some)
     scale = np.ldexp(1.0, scale_exponent(median_magnitude(some.view(np.uint32))))
-    live = (moved != 0) & (np.abs(f) < BLIND_LIMIT)
+    live = (moved != 0 if carries is None else carries[::step]) & (np.abs(f) < BLIND_LIMIT)
     share = len(rows) / len(some)
     signal = float((live.sum(axis=1) * scale * deviations(moved)).sum()) * share
     return signal, float(np.square(f, dtype=np.float64).sum()) * share
 
 
-def _row_prints(raw: bytes, row_bytes: int) -> NDArray[np.uint64]:
+def row_prints(raw: bytes, row_bytes: int) -> NDArray[np.uint64]:
     """A 64-bit print of each whole row from eight words of it, evenly spaced: equal rows have equal prints, (rows,).
 
     Rows that agree in all eight words and differ elsewhere are taken for equal too: they then carry no mark, which
@@ -262,7 +281,7 @@ def _row_prints(raw: bytes, row_bytes: int) -> NDArray[np.uint64]:
     return prints
 
 
-def _duplicates(prints: list[NDArray[np.uint64]]) -> NDArray[np.int64]:
+def duplicate_rows_of(prints: list[NDArray[np.uint64]]) -> NDArray[np.int64]:
     """Rows whose bytes stand elsewhere in the tensor too: a mark there would show itself in the difference."""
     if not prints:
         return np.empty(0, np.int64)
@@ -294,7 +313,7 @@ def _conclude_tensor(
         reason = "equal to the declared base"
     if reason is None:
         grid = grid_of(tensor.dtype, seen.low_bits, seen.fits_half)
-        duplicates = _duplicates(seen.row_prints)
+        duplicates = duplicate_rows_of(seen.row_prints)
     low_rank = reason is None and seen.low_rank
     carriers = max(0, seen.carriers - len(duplicates) * layout_of(tensor.shape).row) if reason is None else 0
     share = math.prod(tensor.shape) / seen.predicted if seen.predicted else 0.0

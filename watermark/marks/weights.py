@@ -9,7 +9,7 @@ reading. Knows no files, signatures or statistics.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from watermark.marks.chips import (
     recipient_code,
     signed_code,
 )
-from watermark.marks.geometry import OWNER_ENERGY, MarkedTensor
+from watermark.marks.geometry import CODES, OWNER_ENERGY, MarkedTensor
 from watermark.marks.plan import MarkPlan
 from watermark.marks.secret import CopyKey, stretch_root
 from watermark.marks.survey import TensorSurvey, as_rows, deviations
@@ -55,7 +55,14 @@ class Embedder:
             name: (tensor, plan.surveys[tensor.digest])
             for tensor in plan.geometry.marked
             for name in plan.surveys[tensor.digest].names
+            if tensor.grid != CODES
         }
+        self._coded = {tensor.digest: tensor for tensor in plan.geometry.marked if tensor.grid == CODES}
+
+    @property
+    def copies(self) -> int:
+        """How many copies are made."""
+        return len(self._tables)
 
     def mark(self, span: Span, raw: bytes, below: Floats | None) -> NewBytes:
         """Mark the blocks of a span; a tensor that carries nothing comes back unchanged.
@@ -74,8 +81,7 @@ class Embedder:
         wide: Floats = values.astype(np.float64 if span.tensor.dtype.name == "F64" else np.float32, copy=False)
         still = wide == below if below is not None else _NONE_STILL
         sizes = np.concatenate(_amplitudes(wide, below, tensor, survey, span)).astype(wide.dtype, copy=False)
-        keys = [self._keys(tensor, block) for block in range(span.first, span.last)]
-        counts = [stop - start for start, stop in map(tensor.layout.bounds, range(span.first, span.last))]
+        keys, counts = self._keys_of(tensor, span)
         owner = OwnerChips(keys, counts).packed
         is_dense = survey.grid.name == span.tensor.dtype.name and survey.grid.name in {"F32", "F64"}
         random = None if is_dense else _rounding(keys, counts)
@@ -85,6 +91,28 @@ class Embedder:
             largest = max(largest, change)
             copies.append(_encode_on_grid(moved, span.tensor.dtype, survey.grid, random))
         return NewBytes(tuple(copies), largest)
+
+    def wanted(self, survey: TensorSurvey, span: Span, values: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+        """How far each weight of a span should move in the mean, in each copy: of a weight that is stored as codes."""
+        tensor = self._coded[survey.digest.hex()]
+        keys, counts = self._keys_of(tensor, span)
+        owner = OwnerChips(keys, counts).signs * np.float32(math.sqrt(OWNER_ENERGY))
+        rows = _amplitudes(values, None, tensor, survey, span)
+        sizes = np.repeat(np.concatenate(rows), tensor.layout.row)[: len(values)].astype(np.float32)
+        share = np.float32(math.sqrt(1 - OWNER_ENERGY) / RECIPIENT_CHIP_UNIT)
+        for chips in self._recipient_chips(keys, counts):
+            yield sizes * (owner + chips * share if len(chips) else owner)
+
+    def fine_rounding(self, survey: TensorSurvey, span: Span) -> NDArray[np.uint16]:
+        """Two random bytes for each weight of a span, common to all copies."""
+        keys, counts = self._keys_of(self._coded[survey.digest.hex()], span)
+        return np.concatenate([key.fine_rounding(count) for key, count in zip(keys, counts, strict=True)])
+
+    def _keys_of(self, tensor: MarkedTensor, span: Span) -> tuple[list[BlockKeys], list[int]]:
+        """Keys and carriers of each block of a span."""
+        blocks = range(span.first, span.last)
+        counts = [stop - start for start, stop in map(tensor.layout.bounds, blocks)]
+        return [self._keys(tensor, block) for block in blocks], counts
 
     def _recipient_chips(self, keys: Sequence[BlockKeys], counts: Sequence[int]) -> list[NDArray[np.int16]]:
         """Each copy's own chips over consecutive blocks, in units of 1/128; none for the copy without a recipient."""

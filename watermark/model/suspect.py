@@ -6,6 +6,7 @@ read, and what cannot be read is said.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -14,11 +15,16 @@ from watermark.model.directory import Limits, Model, open_container
 from watermark.model.packed.compressed import find_compressed
 from watermark.model.packed.four_bit import find_four_bit
 from watermark.model.packed.gptq import find_gptq
-from watermark.model.packed.interface import Finder
+from watermark.model.packed.interface import Finder, PackedWeight
 from watermark.model.packed.onnx_quantised import find_onnx_quantised
 from watermark.model.packed.unpack import unpack
 
 _FINDERS: Final[tuple[Finder, ...]] = (find_gptq, find_compressed, find_four_bit, find_onnx_quantised)
+
+
+def find_packed(model: Model) -> Iterator[PackedWeight]:
+    """The weights of a model that several of its tensors make up together, in every layout that is known here."""
+    return chain.from_iterable(find(model) for find in _FINDERS)
 
 
 def open_suspect(path: Path, *, limits: Limits | None = None, link_root: Path | None = None) -> Model:
@@ -29,7 +35,7 @@ def open_suspect(path: Path, *, limits: Limits | None = None, link_root: Path | 
     """
     model = open_container(path, limits=limits, link_root=link_root)
     try:
-        unpack(model, chain.from_iterable(find(model) for find in _FINDERS))
+        unpack(model, find_packed(model))
     except BaseException:
         model.close()
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Final
 
@@ -43,6 +44,28 @@ def unpack_words(words: Words, bits: int) -> Codes:
     if crossing.any():  # three bits, for one, do not divide 32: such a number goes on in the next word
         found[:, crossing] |= words[:, low[crossing] + 1] << (np.uint32(32) - shift[crossing])
     return (found & np.uint32((1 << bits) - 1)).astype(np.int32)
+
+
+def pack_words(codes: Codes, bits: int, words: int) -> Words:
+    """The inverse of `unpack_words`: rows of numbers of `bits` to rows of so many words, zeros behind them."""
+    # So many numbers fill whole words, and lie in them like those before them.
+    per, step = 32 // math.gcd(32, bits), bits // math.gcd(32, bits)
+    rows, count = codes.shape
+    whole = np.zeros((rows, -(-max(count, 1) // per) * per), np.uint32)
+    whole[:, :count] = codes
+    packed = np.zeros((rows, whole.shape[1] // per * step), np.uint32)
+    for place in range(per):
+        low, shift = divmod(place * bits, 32)
+        packed[:, low::step] |= whole[:, place::per] << np.uint32(shift)
+        if shift + bits > 32:
+            packed[:, low + 1 :: step] |= whole[:, place::per] >> np.uint32(32 - shift)
+    return packed[:, :words]
+
+
+def words_moved(words: Words, bits: int, moves: NDArray[np.int8]) -> Words:
+    """Words whose codes are moved, a row of moves for each row of words; all bits behind the codes stay as they are."""
+    codes = unpack_words(words, bits)[:, : moves.shape[1]]
+    return words ^ pack_words(codes ^ (codes + moves), bits, words.shape[1])
 
 
 def group_of(model: Model, stated: TensorInfo | None, inputs: int, groups: int) -> NDArray[np.int64]:

@@ -9,13 +9,26 @@ bitsandbytes (LLM.int8()).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 
 from watermark.model.directory import Model
-from watermark.model.packed.bits import REAL, WIDTHS, WORD, as_words, group_of, matrix, rows_of, unpack_words
-from watermark.model.packed.interface import Floats, PackedWeight, Rows
+from watermark.model.packed.bits import (
+    REAL,
+    WIDTHS,
+    WORD,
+    Codes,
+    as_words,
+    group_of,
+    matrix,
+    rows_of,
+    unpack_words,
+    words_moved,
+)
+from watermark.model.packed.interface import CodeGrid, Floats, PackedWeight
+from watermark.model.packed.moves import Moves
 from watermark.model.safetensors import TensorInfo
 
 _PACKED, _SCALE, _ZERO, _SHAPE, _GROUPS = "_packed", "_scale", "_zero_point", "_shape", "_g_idx"
@@ -23,6 +36,9 @@ _SCALES_OF_8_BITS = ("_scale", "_scale_inv", ".SCB")
 _EIGHT_BITS = ("I8", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
 _BLOCK = 128
 _INT8_LARGEST = 127.0
+
+#: The numbers that 8-bit integers or floats stand for in the rows from the first number to the second.
+_Values: TypeAlias = Callable[[Codes | Floats, int, int], Floats]
 
 
 def find_compressed(model: Model) -> Iterator[PackedWeight]:
@@ -42,14 +58,17 @@ def _words(model: Model, stem: str) -> PackedWeight | None:
     outputs, inputs = (int(size) for size in model.values(shape, 0, 2))
     if inputs < 1 or outputs != codes.shape[0] or scales.shape[0] not in (1, outputs) or scales.shape[1] > inputs:
         return None
-    bits = next((bits for bits in WIDTHS if -(-inputs * bits // 32) == codes.shape[1]), None)
+    widths = [bits for bits in WIDTHS if -(-inputs * bits // 32) == codes.shape[1]]
     groups, zeros = model.tensors.get(stem + _GROUPS), model.tensors.get(stem + _ZERO)
-    if bits is None or not _fits(zeros, (-(-outputs * bits // 32), scales.shape[1])):
+    bits = widths[0] if widths else 0
+    if not widths or not _fits(zeros, (-(-outputs * bits // 32), scales.shape[1])):
         return None
     group = group_of(model, groups, inputs, scales.shape[1])
 
-    def rows(start: int, stop: int) -> Floats:
-        found = unpack_words(as_words(rows_of(model, codes, start, stop)), bits)[:, :inputs]
+    def read(start: int, stop: int) -> Codes:
+        return unpack_words(as_words(rows_of(model, codes, start, stop)), bits)[:, :inputs]
+
+    def values(found: Codes, start: int, stop: int) -> Floats:
         offset = np.full((stop - start, scales.shape[1]), 1 << (bits - 1), np.int32)
         if zeros is not None:  # packed along the outputs
             words = as_words(model.values(zeros, 0, zeros.count).reshape(zeros.shape))
@@ -58,8 +77,17 @@ def _words(model: Model, stem: str) -> PackedWeight | None:
         weights: Floats = (found - offset[:, group]).astype(np.float32) * kept.astype(np.float32)[:, group]
         return weights
 
+    def write(start: int, stop: int, moves: Moves) -> bytes:
+        width = codes.shape[1]
+        first, last = start // width, -(-stop // width)
+        moved = words_moved(as_words(rows_of(model, codes, first, last)), bits, moves.rows(first, last))
+        return moved.reshape(-1)[start - first * width : stop - first * width].astype("<u4").tobytes()
+
+    # Few inputs fit words of several widths: enough to look at, not to write.
+    grid = CodeGrid(codes, (scales.name,), read, values, write) if len(widths) == 1 else None
     names = [part.name for part in (codes, shape, zeros, groups) if part is not None]
-    return PackedWeight(stem, (outputs, inputs), tuple(names), rows)
+    shape_there = (outputs, inputs)
+    return PackedWeight(stem, shape_there, tuple(names), lambda a, b: values(read(a, b), a, b), grid=grid)
 
 
 def _fits(zeros: TensorInfo | None, shape: tuple[int, int]) -> bool:
@@ -77,15 +105,33 @@ def _eight_bits(model: Model, name: str) -> PackedWeight | None:
         if scales is not None and scales.dtype.name in REAL:
             unit = 1 / _INT8_LARGEST if suffix == ".SCB" else 1.0
             zeros = model.tensors.get(name + _ZERO)
-            rows = _scaled(model, codes, scales, unit, zeros)
-            if rows is not None:
+            values = _scaled(model, codes, scales, unit, zeros)
+            if values is not None:
                 parts = [part.name for part in (codes, zeros) if part is not None]
                 # Under the name of its codes: what a loader calls the weight.
-                return PackedWeight(name, codes.shape, tuple(parts), rows)
+                return _of_eight_bits(model, codes, scales, tuple(parts), values)
     return None
 
 
-def _scaled(model: Model, codes: TensorInfo, scales: TensorInfo, unit: float, zeros: TensorInfo | None) -> Rows | None:
+def _of_eight_bits(
+    model: Model, codes: TensorInfo, scales: TensorInfo, parts: tuple[str, ...], values: _Values
+) -> PackedWeight:
+    def read(start: int, stop: int) -> Codes:
+        return rows_of(model, codes, start, stop).astype(np.int32)
+
+    def write(start: int, stop: int, moves: Moves) -> bytes:
+        return (model.values(codes, start, stop) + moves.elements(start, stop)).astype(np.int8).tobytes()
+
+    def rows(start: int, stop: int) -> Floats:
+        return values(rows_of(model, codes, start, stop), start, stop)
+
+    grid = None if codes.dtype.is_float else CodeGrid(codes, (scales.name,), read, values, write)
+    return PackedWeight(codes.name, codes.shape, parts, rows, grid=grid)
+
+
+def _scaled(
+    model: Model, codes: TensorInfo, scales: TensorInfo, unit: float, zeros: TensorInfo | None
+) -> _Values | None:
     outputs, inputs = codes.shape
     shape = scales.shape if len(scales.shape) == 2 else (scales.count, 1)
     high = _run(outputs, shape[0])
@@ -99,13 +145,13 @@ def _scaled(model: Model, codes: TensorInfo, scales: TensorInfo, unit: float, ze
         spread_out: Floats = table[np.arange(start, stop) // high][:, np.arange(inputs) // wide]
         return spread_out
 
-    def rows(start: int, stop: int) -> Floats:
-        found: Floats = rows_of(model, codes, start, stop).astype(np.float32)
+    def values(found: Codes | Floats, start: int, stop: int) -> Floats:
+        numbers: Floats = found.astype(np.float32)
         if zeros is not None:
-            found = found - spread(zeros, start, stop)
-        return found * spread(scales, start, stop) * np.float32(unit)
+            numbers = numbers - spread(zeros, start, stop)
+        return numbers * spread(scales, start, stop) * np.float32(unit)
 
-    return rows
+    return values
 
 
 def _run(size: int, scales: int) -> int | None:

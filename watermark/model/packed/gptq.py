@@ -9,6 +9,7 @@ Sources: AutoGPTQ and GPTQModel (`qlinear`, checkpoint formats "gptq" and "gptq_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,8 +28,10 @@ from watermark.model.packed.bits import (
     matrix,
     rows_of,
     unpack_words,
+    words_moved,
 )
-from watermark.model.packed.interface import Floats, PackedWeight, Rows
+from watermark.model.packed.interface import CodeGrid, Floats, PackedWeight
+from watermark.model.packed.moves import Moves
 from watermark.model.safetensors import TensorInfo
 
 _CODES = ".qweight"
@@ -73,13 +76,20 @@ def find_gptq(model: Model) -> Iterator[PackedWeight]:
         parts = _Parts(model, codes, zeros, scales, model.tensors.get(stem + ".g_idx"))
         found = _as_gptq(parts) or _as_awq(parts)
         if found is not None:
-            inputs, rows = found
+            inputs, grid = found
             names = [part.name for part in (codes, zeros, parts.groups) if part is not None]
-            yield PackedWeight(stem + ".weight", (parts.outputs, inputs), tuple(names), rows, row_step=32)
+            yield _packed(stem + ".weight", (parts.outputs, inputs), tuple(names), grid)
 
 
-def _as_gptq(parts: _Parts) -> tuple[int, Rows] | None:
-    """Inputs and how to compute rows, where codes are (words of inputs, outputs)."""
+def _packed(name: str, shape: tuple[int, int], parts: tuple[str, ...], grid: CodeGrid) -> PackedWeight:
+    def rows(start: int, stop: int) -> Floats:
+        return grid.values(grid.read(start, stop), start, stop)
+
+    return PackedWeight(name, shape, parts, rows, row_step=32, grid=grid)
+
+
+def _as_gptq(parts: _Parts) -> tuple[int, CodeGrid] | None:
+    """Inputs and codes, where these are (words of inputs, outputs)."""
     bits, rest = divmod(32 * parts.zeros.shape[1], parts.outputs)
     inputs, uneven = divmod(32 * parts.codes.shape[0], max(bits, 1))
     if rest or uneven or bits not in WIDTHS or parts.codes.shape[1] != parts.outputs:
@@ -88,27 +98,38 @@ def _as_gptq(parts: _Parts) -> tuple[int, Rows] | None:
         return None
     group, top = parts.group_of(inputs), (1 << bits) - 1
 
-    def weights(start: int, stop: int, shift: int) -> Floats:
-        """Some outputs, (inputs, outputs), with zero points that are stored less by `shift`."""
-        words = as_words(columns_of(parts.model, parts.codes, start, stop))
-        codes = unpack_words(words.T, bits).T
-        zeros = unpack_words(as_words(rows_of(parts.model, parts.zeros, 0, parts.zeros.shape[0])), bits)[:, start:stop]
-        found: Floats = (codes - ((zeros + shift) & top)[group]).astype(np.float32) * parts.scales_of(start, stop)[
-            group
-        ]
+    def read(start: int, stop: int) -> Codes:
+        return unpack_words(as_words(columns_of(parts.model, parts.codes, start, stop)).T, bits)
+
+    def weights(codes: Codes, start: int, stop: int, shift: int) -> Floats:
+        """Some outputs, (outputs, inputs), with zero points that are stored less by `shift`."""
+        words = as_words(rows_of(parts.model, parts.zeros, 0, parts.zeros.shape[0]))
+        zeros = (unpack_words(words, bits)[:, start:stop] + shift) & top
+        found: Floats = (codes - zeros[group].T).astype(np.float32) * parts.scales_of(start, stop)[group].T
         return found
 
     def energy(shift: int) -> float:
-        return float(np.square(weights(0, min(parts.outputs, _SAMPLE), shift), dtype=np.float64).sum())
+        few = min(parts.outputs, _SAMPLE)
+        return float(np.square(weights(read(0, few), 0, few, shift), dtype=np.float64).sum())
+
+    def write(start: int, stop: int, moves: Moves) -> bytes:
+        # Whole words around what is asked for, beginning where a code does.
+        width, step = parts.outputs, bits // math.gcd(bits, 32)
+        first, last = start // width // step * step, -(-stop // width // step) * step
+        words = as_words(rows_of(parts.model, parts.codes, first, min(last, parts.codes.shape[0]))).T
+        steps = moves.columns(first * 32 // bits, first * 32 // bits + words.shape[1] * 32 // bits)
+        moved = words_moved(words, bits, steps).T.reshape(-1)
+        return moved[start - first * width : stop - first * width].astype("<u4").tobytes()
 
     # Weights lie around zero: a wrong shift moves them all.
     with np.errstate(all="ignore"):
         shift = int(energy(1) < energy(0))
-    return inputs, lambda start, stop: weights(start, stop, shift).T
+    scales = (parts.scales.name,)
+    return inputs, CodeGrid(parts.codes, scales, read, lambda codes, a, b: weights(codes, a, b, shift), write)
 
 
-def _as_awq(parts: _Parts) -> tuple[int, Rows] | None:
-    """Inputs and how to compute rows, where codes are (inputs, words of outputs)."""
+def _as_awq(parts: _Parts) -> tuple[int, CodeGrid] | None:
+    """Inputs and codes, where these are (inputs, words of outputs)."""
     words = parts.outputs * _AWQ_BITS // 32
     if parts.outputs % 8 or parts.codes.shape[1] != words or parts.zeros.shape[1] != words:
         return None
@@ -116,15 +137,26 @@ def _as_awq(parts: _Parts) -> tuple[int, Rows] | None:
     group = parts.group_of(inputs)
     order = np.argsort(_AWQ_ORDER)
 
-    def outputs_of(tensor: TensorInfo, first: int, last: int) -> Codes:
-        codes = unpack_words(as_words(columns_of(parts.model, tensor, first, last)), _AWQ_BITS)
-        return codes.reshape(len(codes), -1, 8)[:, :, order].reshape(len(codes), -1)
-
-    def rows(start: int, stop: int) -> Floats:
+    def outputs_of(tensor: TensorInfo, start: int, stop: int) -> Codes:
+        """Numbers of some outputs, (outputs, inputs or groups)."""
         first, last = start // 8, -(-stop // 8)
-        codes, zeros = outputs_of(parts.codes, first, last), outputs_of(parts.zeros, first, last)
-        scales = parts.scales_of(8 * first, 8 * last)
-        weights: Floats = (codes - zeros[group]).astype(np.float32) * scales[group]
-        return weights.T[start - 8 * first : stop - 8 * first]
+        codes = unpack_words(as_words(columns_of(parts.model, tensor, first, last)), _AWQ_BITS)
+        found = codes.reshape(len(codes), -1, 8)[:, :, order].reshape(len(codes), -1).T
+        return found[start - 8 * first : stop - 8 * first]
 
-    return inputs, rows
+    def values(codes: Codes, start: int, stop: int) -> Floats:
+        zeros = outputs_of(parts.zeros, start, stop)
+        weights: Floats = (codes - zeros[:, group]).astype(np.float32) * parts.scales_of(start, stop)[group].T
+        return weights
+
+    def write(start: int, stop: int, moves: Moves) -> bytes:
+        first, last = start // words, -(-stop // words)
+        steps = moves.columns(first, last).T
+        steps = steps.reshape(len(steps), -1, 8)[:, :, _AWQ_ORDER].reshape(len(steps), -1)
+        moved = words_moved(as_words(rows_of(parts.model, parts.codes, first, last)), _AWQ_BITS, steps)
+        return moved.reshape(-1)[start - first * words : stop - first * words].astype("<u4").tobytes()
+
+    def read(start: int, stop: int) -> Codes:
+        return outputs_of(parts.codes, start, stop)
+
+    return inputs, CodeGrid(parts.codes, (parts.scales.name,), read, values, write)
