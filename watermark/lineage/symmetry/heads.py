@@ -31,8 +31,8 @@ _LOST = 0.1
 _RIDGE = 1e-6
 #: All sizes of heads that are tried are multiples of this.
 _STEP = 4
-#: Tables of more parts, or of wider ones, would take minutes.
-_MAX_PARTS, _MAX_ROWS = 96, 2_048
+#: Longer parts hold hidden units or words; directions of wider streams would take minutes; tables must fit memory.
+_MAX_ROWS, _MAX_WIDTH, _MAX_BYTES = 1_024, 2_048, 1 << 29
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,12 @@ class _Tables:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some rows of a face: their products as they are, and with all directions made equally strong."""
+    """Some rows of a face over the directions that are held; their products with all of these made equally strong."""
 
     face: int
     start: int
-    plain: _Tables
+    ours: Floats
+    theirs: Floats
     even: _Tables
 
 
@@ -76,10 +77,10 @@ def fit_linked_heads(faces: Sequence[tuple[Floats, Floats]]) -> dict[int, Fit]:
     links = _links(parts)
     mixes: dict[int, tuple[Index, Doubles]] = {}
     for link in links:
-        left, right = parts[link.left], parts[link.right]
+        left, right = (_products(parts[number].ours, parts[number].theirs) for number in (link.left, link.right))
         rows = (link.heads[:, None] * link.size + np.arange(link.size)).reshape(-1)
         for number, one, other in ((link.left, left, right), (link.right, right, left)):
-            mixes[number] = rows, _mixes(one.plain, other.plain, rows, link.size)
+            mixes[number] = rows, _mixes(one, other, rows, link.size)
     fits: dict[int, Fit] = {}
     for number, (ours, theirs) in enumerate(faces):
         own = [place for place, part in enumerate(parts) if part.face == number]
@@ -93,19 +94,21 @@ def fit_linked_heads(faces: Sequence[tuple[Floats, Floats]]) -> dict[int, Fit]:
 def _parts(faces: Sequence[tuple[Floats, Floats]]) -> list[_Part]:
     """Each face whole, or in thirds (query, key and value in one) where these have the size of another."""
     sizes = {len(ours) for ours, _ in faces}
-    parts = []
+    found: list[tuple[int, int, int]] = []
     for number, (ours, theirs) in enumerate(faces):
-        rows = len(ours)
+        rows, width = ours.shape
         step = rows // 3 if rows % 3 == 0 and rows // 3 in sizes else rows
-        if step > _MAX_ROWS:
-            continue
-        for start in range(0, rows, step):
-            parts.append(_Part(number, start, *_tables(ours[start : start + step], theirs[start : start + step])))
-    return parts if len(parts) <= _MAX_PARTS else []
+        if step <= _MAX_ROWS and width <= _MAX_WIDTH and np.isfinite(np.square(theirs).sum()):
+            found += [(number, start, step) for start in range(0, rows, step)]
+    if sum(3 * 4 * step * step for _, _, step in found) > _MAX_BYTES:
+        return []
+    return [
+        _part(number, start, *(face[start : start + step] for face in faces[number])) for number, start, step in found
+    ]
 
 
-def _tables(ours: Floats, theirs: Floats) -> tuple[_Tables, _Tables]:
-    """Products over the directions that the suspect still holds: plain, and evened.
+def _part(face: int, start: int, ours: Floats, theirs: Floats) -> _Part:
+    """Products over the directions that the suspect still holds, evened.
 
     What all heads share (the mean of the stream, most of all) would make every head the likest of every other.
     """
@@ -116,7 +119,7 @@ def _tables(ours: Floats, theirs: Floats) -> tuple[_Tables, _Tables]:
     w, s = ours @ kept, theirs @ kept
     length = np.linalg.norm(w, axis=0)
     even = np.where(length > 0, 1 / np.maximum(length, np.float32(1e-30)), np.float32(0)).astype(np.float32)
-    return _products(w, s), _products(w * even, s * even)
+    return _Part(face, start, w, s, _products(w * even, s * even))
 
 
 def _products(ours: Floats, theirs: Floats) -> _Tables:

@@ -45,8 +45,9 @@ _USUAL = 1.3
 _LITTLE = 0.005
 #: Gains on the suspect's side of a rotation: how often they are fitted in turn, and what they must gain to be believed.
 #: After the first few rounds rows keep their partners and only factors are fitted. A truncated or noisy matrix gains
-#: by any fit, one that lacks its gains much more.
-_LEAD_ROUNDS, _LEAD_MATCHES, _LESS, _MUCH_LESS = 24, 3, 0.9, 0.8
+#: by any fit (by a free mix most), one that lacks its gains much more.
+_LEAD_ROUNDS, _LEAD_MATCHES, _LESS, _MUCH_LESS, _MUCH_LESS_MIXED = 24, 3, 0.9, 0.7, 0.3
+_NOISY = 0.1
 #: What heads shared by two matrices must leave of what rows leave, and what rows may leave without being doubted.
 _HEADS_LESS, _UNCLEAR = 0.75, 0.03
 #: Noise below this share of a matrix is none; directions of wider streams would take minutes.
@@ -146,7 +147,8 @@ def _fit_all(
                 likely.insert(0, fits[pair].head)
     _link_heads(fits, values)
     for pair in fits:
-        if with_leads and turn.kind == TURNED and fits[pair].unexplained > usual + _LITTLE:
+        # In a suspect that is noisy all over, gains of its own are not told from the noise.
+        if with_leads and turn.kind == TURNED and usual < _NOISY and fits[pair].unexplained > usual + _LITTLE:
             fits[pair], leads[pair] = _with_lead(reference.face(pair[0]), suspect.face(pair[1]), turn, fits[pair])
     return [_Placed(*pair, fit, leads[pair]) for pair, fit in fits.items() if fit.explained > WORTH]
 
@@ -162,8 +164,9 @@ def _link_heads(fits: dict[_Pair, Fit], values: Callable[[_Pair], tuple[Floats, 
     faces = {pair: values(pair) for pair in likely}
     for number, linked in fit_linked_heads(list(faces.values())).items():
         pair = likely[number]
-        rows = fit_rows(*faces[pair]) if fits[pair].kind == MIXED else fits[pair]
-        if linked.unexplained < _HEADS_LESS * rows.unexplained:
+        # Where heads were found mixed before, rows were much worse.
+        rows_leave = 1.0 if fits[pair].kind == MIXED else fits[pair].unexplained
+        if linked.unexplained < _HEADS_LESS * rows_leave:
             fits[pair] = linked
 
 
@@ -174,6 +177,7 @@ def _with_lead(ours: Floats, theirs: Floats, turn: Turn, fit: Fit) -> tuple[Fit,
     """
     best: tuple[Fit, Floats | None] = (fit, None)
     even = _even_lead(theirs)
+    believed = (_MUCH_LESS_MIXED if fit.kind == MIXED else _MUCH_LESS) * fit.unexplained
     for current in (fit, fit_rows(ours, turn.apply(theirs * even))):
         for number in range(_LEAD_ROUNDS):
             lead = _lead(ours, theirs, turn, current)
@@ -184,10 +188,10 @@ def _with_lead(ours: Floats, theirs: Floats, turn: Turn, fit: Fit) -> tuple[Fit,
                 continue
             if current.unexplained >= _LESS * fit.unexplained:
                 break
-            if current.unexplained < _MUCH_LESS * best[0].unexplained:
+            if current.unexplained < min(believed, best[0].unexplained):
                 best = current, lead
     found, best_lead = best
-    if found.explained > WORTH and found.unexplained > _LITTLE:
+    if best_lead is not None and found.explained > WORTH and found.unexplained > _LITTLE:
         found = fit_heads(ours, turn.apply(_led(theirs, best_lead)), found, enough=_LITTLE)
     return found, best_lead
 
@@ -237,7 +241,7 @@ def _weighed(ours: Floats, theirs: Floats, turn: Turn) -> NDArray[np.float64]:
     """
     cross = (theirs.T @ ours).astype(np.float64)
     floor = _NO_NOISE * float(np.square(ours, dtype=np.float64).mean()) + 1e-30
-    if theirs.shape[1] > _MAX_DECOMPOSED:
+    if theirs.shape[1] > _MAX_DECOMPOSED or not np.isfinite(np.square(theirs).sum()):
         left = turn.apply(theirs) - ours
         return cross / (float(np.square(left, dtype=np.float64).mean()) + floor)
     directions = np.linalg.eigh((theirs.T @ theirs).astype(np.float64))[1]
