@@ -46,7 +46,7 @@ class _Tables:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some rows of a face over the directions that are held; their products with all of these made equally strong."""
+    """Some rows of a face over the directions that are held; their products with the strong ones weakened."""
 
     face: int
     start: int
@@ -108,7 +108,7 @@ def _parts(faces: Sequence[tuple[Floats, Floats]]) -> list[_Part]:
 
 
 def _part(face: int, start: int, ours: Floats, theirs: Floats) -> _Part:
-    """Products over the directions that the suspect still holds, evened.
+    """Products over the directions that the suspect still holds, the strong ones weakened.
 
     What all heads share (the mean of the stream, most of all) would make every head the likest of every other.
     """
@@ -117,8 +117,10 @@ def _part(face: int, start: int, ours: Floats, theirs: Floats) -> _Part:
     held = energy / max(float(energy.sum()), 1e-30) > _LOST * wanted / max(float(wanted.sum()), 1e-30)
     kept = directions[:, held].astype(np.float32)
     w, s = ours @ kept, theirs @ kept
-    length = np.linalg.norm(w, axis=0)
-    even = np.where(length > 0, 1 / np.maximum(length, np.float32(1e-30)), np.float32(0)).astype(np.float32)
+    strength = np.square(w).sum(axis=0)
+    # Weak directions, mostly noise in a noisy suspect, are not raised.
+    even = 1 / np.sqrt(strength + max(float(strength.mean()) if strength.size else 0.0, 1e-30))
+    even = even.astype(np.float32)
     return _Part(face, start, w, s, _products(w * even, s * even))
 
 

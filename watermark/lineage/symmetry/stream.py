@@ -49,7 +49,7 @@ _LITTLE = 0.005
 _LEAD_ROUNDS, _LEAD_MATCHES, _LESS, _MUCH_LESS, _MUCH_LESS_MIXED = 24, 3, 0.9, 0.7, 0.3
 _NOISY = 0.1
 #: What heads shared by two matrices must leave of what rows leave, and what rows may leave without being doubted.
-_HEADS_LESS, _UNCLEAR = 0.75, 0.03
+_HEADS_LESS, _UNCLEAR = 0.8, 0.03
 #: Noise below this share of a matrix is none; directions of wider streams would take minutes.
 _NO_NOISE, _MAX_DECOMPOSED = 1e-4, 2_048
 
@@ -223,7 +223,7 @@ def _turn_again(reference: Weights, suspect: Weights, placed: Sequence[_Placed],
     total = None
     for one in placed:
         columns = np.where(one.fit.columns != 0, one.fit.columns, np.float32(1))
-        w = reference.face(one.ours) / columns
+        w = (reference.face(one.ours) / columns).astype(np.float32, copy=False)
         s = one.fit.private(_led(suspect.face(one.theirs), one.lead))
         # What a free mix explains of these numbers is partly noise that it took in.
         fitted = one.fit.mix.size / w.size if one.fit.mix is not None else 0.0
