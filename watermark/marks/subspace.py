@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,7 +79,11 @@ def detect_subspaces(
     names: Sequence[str] = SUBSPACES,
     progress: Progress | None = None,
 ) -> list[KeyedTest]:
-    """Compute the named members over all carriers that can be decomposed; one test a name, in their order."""
+    """Compute the named members over all carriers that can be decomposed; one test a name, in their order.
+
+    A tensor weighs by the share of its mark that the kept directions show as well: a tenth of the rank is a tenth of a
+    row as long as the rank, and a fortieth of one four times as long.
+    """
     parts: dict[str, list[LineSums]] = {name: [] for name in names}
 
     def look(carrier: Carrier) -> dict[str, list[LineSums]]:
@@ -89,7 +93,8 @@ def detect_subspaces(
             values = read_values(sources, carrier, span)
             assert directions is not None
             for name, part in score_span(values, carrier, span, chips, directions, names).items():
-                found[name].append(part)
+                shown = np.float32(directions.kept[SUBSPACES.index(name)] / carrier.marked.layout.row)
+                found[name].append(replace(part, weights=part.weights * shown))
         return found
 
     size_bytes = sum(carrier.suspect.nbytes for carrier in carriers)

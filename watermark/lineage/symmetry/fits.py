@@ -180,13 +180,36 @@ def fit_scales_again(ours: Floats, theirs: Floats, known: Fit) -> Fit:
 
 
 def _scaled(kind: str, ours: Floats, theirs: Floats, index: Index) -> Fit:
-    """Rows by index with the best factor for each row and each column (least squares in turns)."""
+    """Rows by index with the fewest factors that explain as much: one in all, one a row or a column, or both."""
     taken = gather(theirs, index)
-    rows, columns = fit_scales(ours, taken)
     live = index >= 0
-    fitted = taken * rows[:, None] * columns[None, :]
-    numbers = int(live.sum()) + ours.shape[1]
-    return Fit(kind, index, None, None, rows, columns, explained_share(ours[live], fitted[live], numbers))
+    squares, products = np.square(taken), taken * ours
+    every_row, every_column = np.ones(len(ours), np.float32), np.ones(ours.shape[1], np.float32)
+    common = _ratio(products.sum(keepdims=True).ravel(), squares.sum(keepdims=True).ravel())[0]
+    ways = [
+        (every_row * common, every_column, 1),
+        (_ratio(products.sum(axis=1), squares.sum(axis=1)), every_column, int(live.sum())),
+        (every_row, _ratio(products.sum(axis=0), squares.sum(axis=0)), ours.shape[1]),
+        (*scales_from(squares, products, _ratio(_lengths(ours), _lengths(taken))), int(live.sum()) + ours.shape[1]),
+    ]
+    fits = []
+    for rows, columns, numbers in ways:
+        fitted = taken * rows[:, None] * columns[None, :]
+        explained = explained_share(ours[live], fitted[live], numbers)
+        fits.append(Fit(kind, index, None, None, rows, columns, explained))
+    least = _TOLERANCE * min(fit.unexplained for fit in fits) + _ALMOST_NOTHING
+    return next(fit for fit in fits if fit.unexplained <= least)
+
+
+def plainest_columns(ours: Floats, theirs: Floats) -> tuple[Floats, Floats, int]:
+    """One factor in all, or one a column where that explains more: factors of rows and columns, and their number."""
+    common = _ratio((theirs * ours).sum(keepdims=True).ravel(), np.square(theirs).sum(keepdims=True).ravel())
+    rows, columns = np.repeat(common, len(ours)), np.ones(ours.shape[1], np.float32)
+    fitted = _ratio((theirs * ours).sum(axis=0), np.square(theirs).sum(axis=0))
+    plain = 1 - explained_share(ours, theirs * common, 1)
+    if plain <= _TOLERANCE * (1 - explained_share(ours, theirs * fitted, ours.shape[1])) + _ALMOST_NOTHING:
+        return rows, columns, 1
+    return np.ones_like(rows), fitted, ours.shape[1]
 
 
 def fit_scales(ours: Floats, theirs: Floats) -> tuple[Floats, Floats]:
