@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import rfc8785
@@ -17,14 +17,18 @@ import rfc8785
 from watermark.errors import DocumentError
 from watermark.model.digest import BlockLayout, layout_of
 
-STATISTIC_VERSION = 1
+#: How the sums are taken: 2 weighs tensors by their strength, which changes nothing where all have one.
+UNIFORM_STATISTIC, SHAPED_STATISTIC = 1, 2
 #: Share of a mark's energy in the owner layer; the rest is the recipient's.
 OWNER_ENERGY = 2 / 3
 
 
 @dataclass(frozen=True)
 class MarkedTensor:
-    """A tensor that carries the mark: its blocks are numbered from `first_block` on."""
+    """A tensor that carries the mark: its blocks are numbered from `first_block` on.
+
+    `weight` is its strength as a share of the strongest tensor's in its geometry (`weigh`).
+    """
 
     digest: str
     dtype: str
@@ -32,6 +36,7 @@ class MarkedTensor:
     grid: str
     strength_ppm: int
     first_block: int
+    weight: float = 1.0
 
     @property
     def layout(self) -> BlockLayout:
@@ -42,6 +47,13 @@ class MarkedTensor:
     def alpha(self) -> float:
         """Total strength in row deviations."""
         return self.strength_ppm / 1e6
+
+
+def weigh(tensors: Iterable[MarkedTensor]) -> tuple[MarkedTensor, ...]:
+    """All marked tensors of one geometry, with the weights that follow from their strengths."""
+    marked = tuple(tensors)
+    strongest = max((tensor.strength_ppm for tensor in marked), default=0)
+    return tuple(replace(tensor, weight=tensor.strength_ppm / strongest) for tensor in marked)
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,11 @@ class Geometry:
         """Number of blocks, which is the number of leaves of the commitment."""
         return sum(tensor.layout.blocks for tensor in self.marked)
 
+    @property
+    def is_shaped(self) -> bool:
+        """Whether tensors differ in strength."""
+        return len({tensor.strength_ppm for tensor in self.marked}) > 1
+
     def tensor_of_block(self, block: int) -> MarkedTensor:
         """The tensor to which `block` belongs."""
         for tensor in self.marked:
@@ -90,7 +107,7 @@ class Geometry:
         return rfc8785.dumps(
             {
                 "v": 1,
-                "statistic": STATISTIC_VERSION,
+                "statistic": SHAPED_STATISTIC if self.is_shaped else UNIFORM_STATISTIC,
                 "leaves": self.blocks,
                 "recipient_share": self.recipient_share,
                 "base": self.base,
@@ -129,7 +146,7 @@ class Geometry:
         try:
             document = json.loads(data)
             geometry = cls(
-                tuple(_marked(item) for item in document["marked"]),
+                weigh(_marked(item) for item in document["marked"]),
                 tuple(
                     ExcludedTensor(str(t["digest"]), str(t["dtype"]), _shape(t), str(t["reason"]))
                     for t in document["excluded"]
