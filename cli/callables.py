@@ -7,9 +7,11 @@ from a model, a document or the network.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from watermark.errors import InputError
@@ -37,3 +39,33 @@ def load_callable(reference: str) -> Callable[..., Any]:
         raise InputError(f"{module_name!r} has no function {function_name!r}")
     loaded: Callable[..., Any] = function
     return loaded
+
+
+def load_measure(reference: str) -> Callable[[Path], float]:
+    """Import a measure of a model folder's quality: a finite number, higher for better.
+
+    Raises:
+        InputError: as `load_callable`; and when it is called: it raised, or gave no finite number.
+    """
+    function = load_callable(reference)
+
+    def measure(folder: Path) -> float:
+        try:
+            value = function(folder)
+        except Exception as error:
+            raise InputError(
+                f"the measure of quality {reference!r} failed: {type(error).__name__}: {error}",
+                hint="it is called with the folder of a model: see that it works on the unmarked one",
+            ) from error
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the measure of quality {reference!r} gave {value!r}, which is no number") from error
+        if not math.isfinite(number):
+            raise InputError(
+                f"the measure of quality {reference!r} gave {number}",
+                hint="it must give a finite number, higher for better",
+            )
+        return number
+
+    return measure

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.answer import Answer, escaped
+from cli.commands_models import Calibrate
 from cli.options import Options
 
 
@@ -43,6 +44,7 @@ def rehearse(
     strength: Annotated[
         float | None, typer.Option("--strength", metavar="ALPHA", help="Of the mark, in row deviations; else chosen.")
     ] = None,
+    calibrate: Calibrate = None,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE.html", help="Write the answer as a page to look at.")
     ] = None,
@@ -57,7 +59,7 @@ def rehearse(
             line = f"\r\x1b[K{done} of {total}  {escaped(following)}"
             print(line, end="" if following else "\n", file=sys.stderr, flush=True)
 
-    request = RehearseRequest(model, work, base, strength, quality, tuple(attack or ()), tuple(family or ()))
+    request = RehearseRequest(model, work, base, strength, quality, tuple(attack or ()), tuple(family or ()), calibrate)
     result = play(request, tell)
     if report is not None:
         write_rehearsal_page(report, result, model)

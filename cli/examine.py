@@ -361,7 +361,9 @@ def _identical_bits(
     """Predicted blind bits of the owner layer in tensors equal to those of a copy and not to the reference's."""
     unmarked = of_reference | {tensor.digest for tensor in geometry.excluded}
     released = {digest for copy in copies for digest in _digests_of(copy)} - unmarked
-    alpha = {tensor.shape: tensor.alpha for tensor in geometry.marked}
+    alpha: dict[tuple[int, ...], float] = {}
+    for one in geometry.marked:  # which of several of one shape it was, nobody knows here: the weakest
+        alpha[one.shape] = min(one.alpha, alpha.get(one.shape, one.alpha))
     bits = 0.0
     counted = set()
     for name, digest in suspect_digests.items():

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cli.callables import load_callable
+from cli.callables import load_callable, load_measure
 from cli.check import CheckRequest, check_unlocked
 from cli.home import Home
 from cli.owner_secrets import OwnerSecrets
@@ -47,6 +47,7 @@ class RehearseRequest:
 
     `quality` is `python:MODULE:FUNCTION`, called with the folder of a model and giving a number, higher for better;
     `attacks` are such functions too, called with a state dict and giving another. `families` limits the sweep.
+    `calibrate` is the measure by which `release` would choose the strengths of the mark.
     """
 
     model: Path
@@ -56,6 +57,7 @@ class RehearseRequest:
     quality: str | None = None
     attacks: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
+    calibrate: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,9 +119,9 @@ def rehearse(request: RehearseRequest, progress: Telling | None = None) -> Rehea
     """
     from watermark.model.torch_state import load_state
 
-    measure = load_callable(request.quality) if request.quality else None
+    measure = load_measure(request.quality) if request.quality else None
     custom = {name.removeprefix("python:"): load_callable(name) for name in request.attacks}
-    rehearsal = Rehearsal(request)
+    rehearsal = Rehearsal(request, progress)
     base = load_state(Path(request.base), allow_torch=True) if request.base else None
     return rehearsal.run(chosen(sweep(base, custom), request.families), measure, progress)
 
@@ -130,23 +132,23 @@ class Rehearsal:
     `state` are the weights of the copy that a throw-away owner released, made once and found again later.
     """
 
-    def __init__(self, request: RehearseRequest) -> None:
+    def __init__(self, request: RehearseRequest, progress: Telling | None = None) -> None:
         """Release the copy, or find it in a folder that holds this very rehearsal."""
         from watermark.model.torch_state import load_state
 
         self.request = request
-        self.copy, self.expected_log2_p, self.strength = _marked_copy(request)
+        self.copy, self.expected_log2_p, self.strength = _marked_copy(request, progress)
         self.state: dict[str, torch.Tensor] = load_state(self.copy)
         self._secrets = OwnerSecrets(Home.open(request.work / "owner"), _PHRASE)
 
     def run(
-        self, points: Sequence[Point], measure: Callable[[Path], Any] | None, progress: Telling | None = None
+        self, points: Sequence[Point], measure: Callable[[Path], float] | None, progress: Telling | None = None
     ) -> RehearseResult:
         """Every point in order, the untouched copy first: what `rehearse` does once it knows the points."""
         path = self.request.work / _NOTES
         notes = _read_notes(path)
         if measure is not None and points and points[0].key not in notes:
-            _number(measure(self.copy))  # fails before the first attack, not after
+            measure(self.copy)  # fails before the first attack, not after
         done: list[Rehearsed] = []
         for number, point in enumerate(points):
             if progress is not None:
@@ -164,7 +166,7 @@ class Rehearsal:
             tuple(done), name, self.strength, self.expected_log2_p, THRESHOLD_LOG2_P, self.request.work
         )
 
-    def _try(self, point: Point, measure: Callable[[Path], Any] | None, untouched: Rehearsed | None) -> Rehearsed:
+    def _try(self, point: Point, measure: Callable[[Path], float] | None, untouched: Rehearsed | None) -> Rehearsed:
         from watermark.attacks.finetune import movement
         from watermark.model.torch_state import save_state
 
@@ -182,7 +184,7 @@ class Rehearsal:
                 shutil.rmtree(suspect)
                 save_state(suspect, usable)
             _copy_companions(self.copy, suspect)
-            quality = _number(measure(suspect))
+            quality = measure(suspect)
             whole = untouched.quality if untouched is not None else quality
             utility = quality / whole if whole > 0 else math.nan
         shutil.rmtree(suspect)
@@ -197,10 +199,10 @@ class Rehearsal:
         )
 
 
-def _marked_copy(request: RehearseRequest) -> tuple[Path, float, float]:
+def _marked_copy(request: RehearseRequest, progress: Telling | None) -> tuple[Path, float, float]:
     """The copy to attack, released by a throw-away owner: made once, found again later."""
     plan = {"model": str(request.model.absolute()), "base": request.base, "strength": request.strength}
-    plan["quality"] = request.quality
+    plan |= {"quality": request.quality, "calibrate": request.calibrate}
     noted = request.work / _PLAN
     if noted.exists():
         known = _object(noted.read_text("utf-8"), noted)
@@ -222,8 +224,10 @@ def _marked_copy(request: RehearseRequest) -> tuple[Path, float, float]:
             (RECIPIENT,),
             base=request.base,
             strength=request.strength,
+            calibrate=request.calibrate,
         ),
         lambda: _PHRASE,
+        telling=None if progress is None else lambda done, total: progress(done, total, "trials of the calibration"),
     )
     copy = Path(result.copies[0].out)
     facts = {"copy": str(copy), "expected_log2_p": result.expected_log2_p, "chosen_strength": result.strength}
@@ -240,18 +244,6 @@ def _copy_companions(copy: Path, suspect: Path) -> None:
                 continue  # the attacked weights are in one file
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-
-
-def _number(value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the measure of quality gave {value!r}, which is no number") from error
-    if not math.isfinite(number):
-        raise InputError(
-            f"the measure of quality gave {number}", hint="it must give a finite number, higher for better"
-        )
-    return number
 
 
 def _read_notes(path: Path) -> Mapping[str, Rehearsed]:
