@@ -288,9 +288,10 @@ def _checks(subject: Subject, marks: Sequence[Mark], reference: State, show: Cal
             if wrong is not None and wrong > NULL_BITS:
                 missed.append(f"{subject.name}, {mark.name}, {name}: another owner's key shows {wrong:.0f} bits")
         (blind, against), (shaped_blind, shaped_against) = bits
-        if math.sqrt(shaped_blind) < math.sqrt(blind) - 3 * _ROOT_DEVIATION * math.sqrt(2):
+        chance = 3 * _ROOT_DEVIATION * math.sqrt(2)
+        if math.sqrt(shaped_blind) < math.sqrt(blind) - chance:
             missed.append(f"{subject.name}, {name}: {shaped_blind:,.0f} blind bits shaped, {blind:,.0f} without")
-        if name != BY_THE_MAP and shaped_against < 0.97 * against:
+        if name != BY_THE_MAP and math.sqrt(shaped_against) < 0.985 * math.sqrt(against) - chance:
             missed.append(f"{subject.name}, {name}: {shaped_against:,.0f} bits shaped, {against:,.0f} without")
     return missed
 

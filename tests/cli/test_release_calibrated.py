@@ -41,7 +41,7 @@ from pathlib import Path
 import numpy as np
 from tests.watermark.marks.models import read_weights
 
-INPUTS = np.random.default_rng(9).normal(0, 1, (128, 32))
+INPUTS = np.random.default_rng(9).normal(0, 1, (192, 32))
 
 def answers(folder):
     return answers_of(read_weights(Path(folder)))
@@ -50,7 +50,7 @@ def answers_of(weights):
     hidden = np.maximum(weights["up"] @ INPUTS, 0)
     return weights["down"] @ hidden + 0.02 * (weights["mix"] @ INPUTS)
 
-WANTED = answers({reference!r}) + 0.1 * np.random.default_rng(4).normal(0, 1, (128, 32))
+WANTED = answers({reference!r}) + 0.1 * np.random.default_rng(4).normal(0, 1, (192, 32))
 
 def quality(folder):
     with open({calls!r}, "a") as file:
@@ -116,7 +116,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("calibrated")
-    model = write_model(folder / "model", random_weights(seed=61, width=128))
+    model = write_model(folder / "model", random_weights(seed=61))
     (model / "config.json").write_text("{}")
     text = MEASURES.format(reference=str(model), calls=str(folder / "calls"))
     (folder / "calibrated_measures.py").write_text(text)
@@ -202,7 +202,7 @@ def test_a_rehearsal_attacks_the_shaped_copy(world):
 
 
 def test_nobody_else_is_accused(world, tmp_path):
-    innocent = write_model(tmp_path / "innocent", random_weights(seed=961, width=128))
+    innocent = write_model(tmp_path / "innocent", random_weights(seed=961))
     for suspect in (innocent, world.uniform.copies[0]):
         found = world.check(suspect)
         assert found.verdict != "ours"
