@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +42,17 @@ AlsoSign = Annotated[
 ]
 
 
+Calibrate = Annotated[
+    str | None,
+    typer.Option(
+        "--calibrate",
+        metavar="python:MODULE:FUNCTION",
+        help="Shape the mark by your measure: called with a model folder, a number, higher for better, that moves with "
+        "every small change (minus a mean loss; not an accuracy). Some 70 calls.",
+    ),
+]
+
+
 class Expected(StrEnum):
     """What a gate expects."""
 
@@ -66,6 +78,7 @@ def release(
     strength: Annotated[
         float | None, typer.Option("--strength", metavar="X", help="Mark strength, in row deviations; else chosen.")
     ] = None,
+    calibrate: Calibrate = None,
     keep_reference: Annotated[
         str | None,
         typer.Option(
@@ -110,9 +123,15 @@ def release(
         documents=not no_documents,
         training_manifest=training_manifest,
         also_sign=tuple(also_sign or ()),
+        calibrate=calibrate,
     )
+
+    def tell(done: int, total: int) -> None:
+        if not options.quiet and sys.stderr.isatty() and done * 10 // total > (done - 1) * 10 // total:
+            print(f"calibration: {done} of {total} trials", file=sys.stderr, flush=True)
+
     with options.progress("Releasing") as progress:
-        result = release_model(request, options.passphrase(), progress)
+        result = release_model(request, options.passphrase(), progress, tell)
     head, *body = text_of_release(request, result)
     return Answer(json_of_release(request, result), head, tuple(body))
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.answer import Answer, escaped
+from cli.commands_models import Calibrate
 from cli.options import Options
 
 
@@ -75,6 +76,7 @@ def rehearse(
     strength: Annotated[
         float | None, typer.Option("--strength", metavar="ALPHA", help="Of the mark, in row deviations; else chosen.")
     ] = None,
+    calibrate: Calibrate = None,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE.html", help="Write the answer as a page to look at.")
     ] = None,
@@ -105,6 +107,7 @@ def rehearse(
         tuple(sibling or ()),
         COLLUDERS if colluders is None else colluders,
         jobs,
+        calibrate,
     )
     result = play(request, tell)
     if report is not None:

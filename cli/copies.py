@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,22 +19,23 @@ from cli.document_sources import DocumentSources
 from cli.documents import add_documents, document_predicates, restore_documents
 from cli.drafts import draft_beside, put_in_place, refuse_taken
 from cli.home import Home
-from cli.mark_record import MarkRecord
+from cli.mark_record import Calibration, MarkRecord
 from cli.pending import PendingCopies, PendingCopy
 from cli.reference_places import keep_in_s3
 from cli.sketches import predicate_of_sketch, sketch_of_folder, stated_sketch
 from cli.stamping import NO_STAMPER, Stamper, order_of_copy, stamp_checkpoint, stamp_statements
 from cli.statements import CopyFacts, make_claims, make_release_entry
 from cli.unfinished import Unfinished, identity_of, work_beside
+from cli.written import WrittenCopy, carry_file, shipped_path, write_copies
 from registry.signing.keys import OMS_ALGORITHMS, PublicKey
-from registry.signing.manifest import DEFAULT_IGNORED, SIDE_FILES, SIGNATURE_NAME
+from registry.signing.manifest import SIDE_FILES, SIGNATURE_NAME
 from registry.signing.oms import sign_model, verify_signature
 from registry.signing.order import UNKNOWN, Order
 from registry.signing.release import verify_release
 from registry.signing.signer import Signer
 from registry.store.embedded import EmbeddedRegistry
 from registry.store.records import CopyRecord, ReleaseRecord
-from watermark.errors import DigestError, InputError, UnavailableError
+from watermark.errors import DigestError, InputError
 from watermark.marks.coded import moved_weights
 from watermark.marks.plan import MarkPlan
 from watermark.marks.secret import CopyKey, ReleaseKey
@@ -43,7 +43,6 @@ from watermark.marks.survey import Survey, read_base
 from watermark.marks.weights import Embedder
 from watermark.model.digest import Progress, Span, canonical_digest, digest_model
 from watermark.model.directory import Model, open_model
-from watermark.model.index import INDEX_SUFFIX, TORCH_INDEX_SUFFIX
 from watermark.model.rewrite import NewBytes, WrittenShard, rewrite_shard
 
 
@@ -81,6 +80,7 @@ class Work:
     stamper: Stamper = NO_STAMPER
     documents: DocumentSources | None = None
     also_sign: tuple[Signer, ...] = field(default=(), repr=False)
+    calibration: Calibration | None = None
 
 
 def make_copies(
@@ -100,7 +100,8 @@ def make_copies(
         place = _keep_reference(work, is_resumed=unfinished.is_resumed)
         drafts = [unfinished.folder / str(number) for number in range(len(keys))]
         embedder = Embedder(work.plan, keys) if work.plan is not None else None
-        written, largest = _write_drafts(work, embedder, drafts, unfinished, progress)
+        write_shard = partial(_write_shard, work, embedder, unfinished, progress)
+        written, largest = write_copies(work.model, write_shard, drafts)
         work.model.verify_unchanged()
         _remember_release(work, registry, label, place, embedder.stretched if embedder is not None else b"")
         results = []
@@ -128,53 +129,15 @@ def _identity(work: Work, keys: Sequence[CopyKey | None]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _WrittenCopy:
-    """SHA-256 of every file of a draft that is signed, and the digests of its tensors."""
-
-    files: dict[str, bytes]
-    tensors: dict[str, bytes]
-
-
-def _write_drafts(
-    work: Work, embedder: Embedder | None, drafts: Sequence[Path], unfinished: Unfinished, progress: Progress | None
-) -> tuple[list[_WrittenCopy], float]:
-    """Mark, write and hash every file of every copy from one reading of the reference."""
-    largest = 0.0
-    copies = [_WrittenCopy({}, {}) for _ in drafts]
-    for entry in work.model.files:
-        path = shipped_path(work.model, entry.path)
-        targets = [folder / path for folder in drafts]
-        for target in targets:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        if entry.path in work.model.shards:
-            shards, change = _write_shard(work, embedder, entry.path, targets, unfinished, progress)
-            largest = max(largest, change)
-            for copy, shard in zip(copies, shards, strict=True):
-                copy.files[path] = shard.file
-                copy.tensors.update(shard.tensors)
-                largest = max(largest, shard.largest_change)
-        elif entry.path not in SIDE_FILES:
-            if path != entry.path:
-                digest = _translate_index(work.model, entry.path, targets)
-            else:
-                digest = _carry(work.model, entry.path, targets)
-            if path.partition("/")[0] in DEFAULT_IGNORED:
-                continue  # OMS never signs what git keeps beside a model
-            for copy in copies:
-                copy.files[path] = digest
-    return copies, largest
-
-
 def _write_shard(
     work: Work,
     embedder: Embedder | None,
-    path: str,
-    targets: Sequence[Path],
     unfinished: Unfinished,
     progress: Progress | None,
-) -> tuple[tuple[WrittenShard, ...], float]:
-    """Write one weight file of every copy; gives also the largest change of a weight that is stored as codes."""
+    path: str,
+    targets: Sequence[Path],
+) -> tuple[WrittenShard, ...]:
+    """Write one weight file of every copy, or go on where a killed run stopped."""
     shipped = shipped_path(work.model, path)
     rewrite = partial(
         rewrite_shard,
@@ -186,7 +149,7 @@ def _write_shard(
         on_disk=partial(unfinished.finish, shipped),
     )
     if embedder is None:
-        return rewrite(lambda _, raw: NewBytes((raw,) * len(targets))), 0.0
+        return rewrite(lambda _, raw: NewBytes((raw,) * len(targets)))
     with moved_weights(embedder, path) as (moved, largest):
 
         def change(span: Span, raw: bytes) -> NewBytes:
@@ -195,50 +158,8 @@ def _write_shard(
                 return NewBytes(weight.stored_bytes(span))
             return embedder.mark(span, raw, read_base(work.base, work.base_names, span))
 
-        return rewrite(change), largest
-
-
-def shipped_path(model: Model, path: str) -> str:
-    """The path under which a file ships: PyTorch weights and their index leave as safetensors, all else keeps its name.
-
-    `pytorch_model` becomes `model`, which is what loaders of safetensors look for.
-    """
-    if model.container != "torch" or not (path in model.shards or path == model.index_file):
-        return path
-    name = Path(path).name.replace("pytorch_model", "model", 1)
-    stem = name.removesuffix(TORCH_INDEX_SUFFIX)
-    shipped = stem + INDEX_SUFFIX if path == model.index_file else str(Path(name).with_suffix(".safetensors"))
-    return str(Path(path).with_name(shipped))
-
-
-def _translate_index(model: Model, path: str, targets: Sequence[Path]) -> bytes:
-    """Write the index of PyTorch shards as one of the safetensors that ship in their place; gives its SHA-256."""
-    with model.open_file(path) as stream:
-        index = json.loads(stream.read())
-    names = {tensor.name: Path(shipped_path(model, tensor.shard)).name for tensor in model.tensors.values()}
-    index["weight_map"] = {name: names[name] for name in index["weight_map"]}
-    data = json.dumps(index, indent=2, sort_keys=True).encode() + b"\n"
-    for target in targets:
-        target.write_bytes(data)
-    return hashlib.sha256(data).digest()
-
-
-def _carry(model: Model, path: str, targets: Sequence[Path]) -> bytes:
-    """Copy a file that carries no weights, unchanged, and hash it on the way."""
-    state = hashlib.sha256()
-    try:
-        with ExitStack() as stack:
-            source = stack.enter_context(model.open_file(path))
-            streams = [stack.enter_context(open(target, "xb")) for target in targets]
-            while chunk := source.read(1 << 20):
-                state.update(chunk)
-                for stream in streams:
-                    stream.write(chunk)
-    except OSError as err:
-        raise UnavailableError(
-            f"cannot copy {path}: {err.strerror}", hint="free some disk space and run again"
-        ) from err
-    return state.digest()
+        # What moves in packed weights is known before their codes are written.
+        return tuple(replace(shard, largest_change=max(largest, shard.largest_change)) for shard in rewrite(change))
 
 
 def _keep_reference(work: Work, *, is_resumed: bool) -> Path | str:
@@ -272,7 +193,7 @@ def _copy_reference(work: Work, keep: Path) -> None:
         folder = draft / "reference"
         for entry in work.model.files:
             (folder / entry.path).parent.mkdir(parents=True, exist_ok=True)
-            _carry(work.model, entry.path, [folder / entry.path])
+            carry_file(work.model, entry.path, [folder / entry.path])
         put_in_place(folder, keep)
 
 
@@ -285,7 +206,7 @@ def _remember_release(
     document = b""
     if work.plan is not None:
         names = {t.digest: work.plan.surveys[t.digest].names[0] for t in work.plan.geometry.marked}
-        document = MarkRecord(work.plan.geometry, names, work.base_place, stretched).document()
+        document = MarkRecord(work.plan.geometry, names, work.base_place, stretched, work.calibration).document()
     registry.records.put_release(
         ReleaseRecord(
             release_id,
@@ -306,7 +227,7 @@ def _register_copy(
     label: tuple[str, str],
     copy: CopyKey | None,
     folder: Path,
-    written: _WrittenCopy,
+    written: WrittenCopy,
     unfinished: Unfinished,
 ) -> CopyRecord:
     """Sign and log a copy, or find what was signed and logged for it before."""
@@ -357,7 +278,7 @@ def _make_statements(
     label: tuple[str, str],
     copy: CopyKey | None,
     folder: Path,
-    written: _WrittenCopy,
+    written: WrittenCopy,
     unfinished: Unfinished,
 ) -> PendingCopy:
     canonical = canonical_digest(written.tensors.values())
@@ -401,13 +322,13 @@ def _keys_of(work: Work) -> list[PublicKey]:
     return [key for key in keys if key.algorithm in OMS_ALGORITHMS]
 
 
-def _restore_documents(work: Work, model_sig: bytes, copy_id: str, folder: Path, written: _WrittenCopy) -> None:
+def _restore_documents(work: Work, model_sig: bytes, copy_id: str, folder: Path, written: WrittenCopy) -> None:
     """Put the documents in place that a copy was signed with: they are not made anew."""
     signed = verify_signature(model_sig, key=_keys_of(work))
     written.files.update(restore_documents(signed.manifest, written.files, copy_id, folder, work.home.path))
 
 
-def _check_same_bytes(record: CopyRecord, folder: Path, written: _WrittenCopy, work: Work) -> None:
+def _check_same_bytes(record: CopyRecord, folder: Path, written: WrittenCopy, work: Work) -> None:
     """What was written now must be what was signed then: a release is made again bit for bit, or not at all."""
     signed = verify_signature(record.model_sig, key=_keys_of(work))
     listed = {resource.name: resource.digest for resource in signed.manifest.resources}

@@ -370,7 +370,9 @@ def _identical_bits(
 ) -> float:
     """Predicted blind bits of the owner layer in those tensors of the suspect that only copies hold."""
     released = released - {tensor.digest for tensor in geometry.excluded}
-    alpha = {tensor.shape: tensor.alpha for tensor in geometry.marked}
+    alpha: dict[tuple[int, ...], float] = {}
+    for one in geometry.marked:  # which of several of one shape it was, nobody knows here: the weakest
+        alpha[one.shape] = min(one.alpha, alpha.get(one.shape, one.alpha))
     bits = 0.0
     counted = set()
     for name, digest in suspect_digests.items():

@@ -7,6 +7,7 @@
     log.key            Ed25519 key of the log, encrypted PKCS#8
     trust.txt          whom this owner believes; begins with himself and his own log
     registry/          the log and the owner's private records
+    calibrations/      what a calibration has measured, until its release is made
 
 Signing key and log key may be in a token or a cloud instead (`key_stores`), the secret may be wrapped there. The folder
 appears complete or not at all. Nothing here asks for a passphrase (a token's PIN is asked for) or prints; torch is

@@ -59,7 +59,7 @@ class RehearseRequest:
     `attacks` are such functions too, called with a state dict and giving another; `train` is one that trains a model
     (`rehearse_training`), for each of `shares`. `families` and `classes` limit the sweep. `siblings` are fine-tunes of
     the same base by others; `colluders` how many copies are put together at most; `jobs` how many points are tried at
-    a time.
+    a time. `calibrate` is the measure by which `release` would choose the strengths of the mark.
     """
 
     model: Path
@@ -75,6 +75,7 @@ class RehearseRequest:
     siblings: tuple[str, ...] = ()
     colluders: int = COLLUDERS
     jobs: int = 1
+    calibrate: str | None = None
 
 
 @dataclass(frozen=True)
@@ -201,12 +202,12 @@ class Rehearsal:
     `state` are the weights of the copy that a throw-away owner released, made once and found again later.
     """
 
-    def __init__(self, request: RehearseRequest) -> None:
+    def __init__(self, request: RehearseRequest, progress: Telling | None = None) -> None:
         """Release the copy, or find it in a folder that holds this very rehearsal."""
         from watermark.model.torch_state import load_state
 
         self.request = request
-        self.copy, self.expected_log2_p, self.strength = _marked_copy(request)
+        self.copy, self.expected_log2_p, self.strength = _marked_copy(request, progress)
         self.state: dict[str, torch.Tensor] = load_state(self.copy)
         self._secrets = OwnerSecrets(Home.open(request.work / "owner"), _PHRASE)
 
@@ -340,10 +341,10 @@ def _movement(before: State, after: State) -> float | None:
     return movement(before, after)
 
 
-def _marked_copy(request: RehearseRequest) -> tuple[Path, float, float]:
+def _marked_copy(request: RehearseRequest, progress: Telling | None) -> tuple[Path, float, float]:
     """The copy to attack, released by a throw-away owner: made once, found again later."""
     plan = {"model": str(request.model.absolute()), "base": request.base, "strength": request.strength}
-    plan["quality"] = request.quality
+    plan |= {"quality": request.quality, "calibrate": request.calibrate}
     noted = request.work / _PLAN
     if noted.exists():
         known = _object(noted.read_text("utf-8"), noted)
@@ -355,7 +356,11 @@ def _marked_copy(request: RehearseRequest) -> tuple[Path, float, float]:
     request.work.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(request.work / "owner", ignore_errors=True)
     Home.create(request.work / "owner", OWNER, _PHRASE)
-    result: ReleaseResult = release(_release_request(request), lambda: _PHRASE)
+    result: ReleaseResult = release(
+        _release_request(request),
+        lambda: _PHRASE,
+        telling=None if progress is None else lambda done, total: progress(done, total, "trials of the calibration"),
+    )
     copy = Path(result.copies[0].out)
     facts = {"copy": str(copy), "expected_log2_p": result.expected_log2_p, "chosen_strength": result.strength}
     replace_file(noted, json.dumps(plan | facts, indent=2).encode("utf-8"))
@@ -373,6 +378,7 @@ def _release_request(request: RehearseRequest) -> ReleaseRequest:
         (RECIPIENT,),
         base=request.base,
         strength=request.strength,
+        calibrate=request.calibrate,
     )
 
 

@@ -9,21 +9,23 @@ no flags and prints nothing.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.also_sign import open_countersigners
+from cli.calibrate import Subject, Telling
 from cli.copies import CopyResult, Work, make_copies
 from cli.document_sources import DocumentSources, material_of_base, read_sources
 from cli.drafts import refuse_taken
 from cli.home import Home
-from cli.mark_record import MarkRecord
+from cli.mark_record import Calibration, MarkRecord
 from cli.owner_secrets import OwnerSecrets, leak_notes
 from cli.reference_places import local_place
 from cli.stamping import stamper_of
 from cli.standing import cosign_notes
+from cli.strengths import choose_strengths, notes_of, released_otherwise
 from cli.unfinished import unfinished_folder
 from registry.store.embedded import EmbeddedRegistry
 from registry.store.records import ReleaseRecord
@@ -49,7 +51,8 @@ class ReleaseRequest:
 
     `documents` has provenance, bill of materials and model documentation written into each copy; `also_sign` are files
     or references of further keys of the owner that countersign. `tsa` are the time stamping authorities to ask: None
-    means those of the home's settings, empty means none.
+    means those of the home's settings, empty means none. `calibrate` is `python:MODULE:FUNCTION`, a measure of quality
+    by which the strength of each tensor is chosen; `strength` is then the uniform one whose bits are kept.
     """
 
     home: Path
@@ -69,11 +72,16 @@ class ReleaseRequest:
     documents: bool = True
     training_manifest: Path | None = None
     also_sign: tuple[str, ...] = ()
+    calibrate: str | None = None
 
 
 @dataclass(frozen=True)
 class ReleaseResult:
-    """What was released, or for a dry run what would be; `expected_log2_p` is blind, owner layer."""
+    """What was released, or for a dry run what would be; `expected_log2_p` is blind, owner layer.
+
+    `strength` is that of every tensor; where they were chosen by calibration, the uniform one of equal energy, and
+    `least_strength` and `most_strength` are the ends of the map.
+    """
 
     release: str
     name: str
@@ -90,12 +98,21 @@ class ReleaseResult:
     warnings: tuple[str, ...]
     disk_bytes: int
     dry_run: bool = False
+    least_strength: float = 0.0
+    most_strength: float = 0.0
+    calibration: Calibration | None = None
 
 
 def release(
-    request: ReleaseRequest, passphrase: Callable[[], bytes], progress: Progress | None = None
+    request: ReleaseRequest,
+    passphrase: Callable[[], bytes],
+    progress: Progress | None = None,
+    telling: Telling | None = None,
 ) -> ReleaseResult:
     """Release a model to its recipients; the same request again gives the same bytes and the same receipts.
+
+    `telling` is told how many trials of a calibration are done. Strengths that were chosen once are kept: the same
+    request again measures nothing.
 
     Raises:
         ConflictError: the reference was released with another strength, the name and version stand for another
@@ -116,19 +133,32 @@ def release(
         if request.mark:
             found = _survey(model, base, base_names, progress)
             digests = {name: tensor.digest for tensor in found.tensors for name in tensor.names}
+            if request.calibrate is not None and found.coded:
+                raise InputError(
+                    f"{request.model} holds weights as integer codes, whose strengths are not chosen by calibration",
+                    hint="release the float model with --calibrate and quantise the marked copy, or leave it out",
+                )
         else:
             found, digests = None, digest_tensors(model, progress)
         reference_digest = found.reference_digest if found is not None else canonical_digest(digests.values())
         known = home.records().list_releases()
         secret = secrets.for_reference(reference_digest, known)
         release_key = ReleaseKey.of(secret, reference_digest)
-        plan = None
+        before = next((record for record in known if record.release_id == release_key.release_id), None)
+        plan = calibration = None
         if found is not None:
             base_digest = canonical_digest(digest_tensors(base).values()).hex() if base is not None else None
-            owner = _owner_in_mark(known, release_key, home)
-            plan = plan_mark(release_key, found, base=base_digest, strength=request.strength, owner=owner)
-            if found.coded and _was_marked_without_codes(known, release_key):
-                plan = plan_mark(release_key, found, strength=request.strength, owner=owner, codes=False)
+            subject = Subject(model, found, base, base_names, base_digest)
+            shape, calibration = choose_strengths(request, home, before, release_key.release_id, subject, telling)
+            plan = plan_mark(
+                release_key,
+                found,
+                base=base_digest,
+                strength=request.strength,
+                shape=shape,
+                owner=_owner_in_mark(before, home),
+                codes=not _was_marked_without_codes(before),
+            )
         work = Work(
             request.model,
             request.out,
@@ -148,6 +178,7 @@ def release(
             stamper,
             _document_sources(request, home, model, base, plan) if request.documents else None,
             open_countersigners(request.also_sign, home, passphrase, request.pin),
+            calibration,
         )
         with home.registry(home.log_key(secret_phrase, request.pin)) as registry:
             label = _check_against_records(work, request, registry)
@@ -156,6 +187,7 @@ def release(
                 return _result(work, label, (), 0.0, notes, dry_run=True)
             _check_disk(work)
             copies, largest = make_copies(work, registry, label, progress)
+    notes_of(home, work.release_key.release_id).unlink(missing_ok=True)
     return _result(work, label, copies, largest, notes, dry_run=False)
 
 
@@ -164,6 +196,8 @@ def _check_request(request: ReleaseRequest) -> None:
         raise InputError("a recipient is empty or named twice", hint="name each recipient once with --to")
     if request.recipients and not request.mark:
         raise InputError("--to needs a mark: without one no copy can be told from another")
+    if request.calibrate is not None and not request.mark:
+        raise InputError("--calibrate chooses how strong a mark is: without a mark there is nothing to choose")
     if request.strength is not None and not 0 < request.strength <= 0.5:
         raise InputError(f"a strength of {request.strength} is not between 0 and 0.5 row deviations")
     source, out = request.model.resolve(), request.out.resolve()
@@ -193,12 +227,11 @@ def _survey(model: Model, base: Model | None, base_names: dict[str, str] | None,
     return survey(model, base=base, base_names=base_names, progress=progress)
 
 
-def _was_marked_without_codes(known: Sequence[ReleaseRecord], release_key: ReleaseKey) -> bool:
+def _was_marked_without_codes(before: ReleaseRecord | None) -> bool:
     """Whether this reference was released before codes carried a mark: its R has to stay what it was."""
-    record = next((one for one in known if one.release_id == release_key.release_id), None)
-    if record is None or record.mark_root is None:
+    if before is None or before.mark_root is None:
         return False
-    geometry = MarkRecord.from_document(record.mark_document).geometry
+    geometry = MarkRecord.from_document(before.mark_document).geometry
     return all(tensor.grid != CODES for tensor in geometry.marked)
 
 
@@ -222,13 +255,12 @@ def _pair_with_base(model: Model, base: Model | None) -> dict[str, str] | None:
     return {pair.reference.name: pair.suspect.name for pair in pair_tensors(model, wanted, base)}
 
 
-def _owner_in_mark(known: Sequence[ReleaseRecord], release_key: ReleaseKey, home: Home) -> str | None:
+def _owner_in_mark(before: ReleaseRecord | None, home: Home) -> str | None:
     """Whose name R holds: nobody's where this reference was released before R named its owner, so that R stays."""
-    for record in known:
-        if record.release_id == release_key.release_id and record.mark_root is not None:
-            is_named = MarkRecord.from_document(record.mark_document).geometry.owner is not None
-            return home.owner if is_named else None
-    return home.owner
+    if before is None or before.mark_root is None:
+        return home.owner
+    is_named = MarkRecord.from_document(before.mark_document).geometry.owner is not None
+    return home.owner if is_named else None
 
 
 def _check_against_records(work: Work, request: ReleaseRequest, registry: EmbeddedRegistry) -> tuple[str, str]:
@@ -246,10 +278,7 @@ def _check_against_records(work: Work, request: ReleaseRequest, registry: Embedd
             continue
         if known.mark_root != (work.plan.root.hex() if work.plan else None):
             how = "another strength or base" if known.mark_root and work.plan else "and without a mark"
-            raise ConflictError(
-                f"this reference was released before as {known.name} {known.version}, with {how}",
-                hint="release it as before: the difference of two marks of one reference would show the chips",
-            )
+            raise released_otherwise(known, how)
         name, version = request.name or known.name, request.version or known.version
     return name, version
 
@@ -295,13 +324,16 @@ def _result(
         marked_tensors=sum(len(plan.surveys[t.digest].names) for t in plan.geometry.marked) if plan else 0,
         total_tensors=len(work.model.tensors),
         carriers=plan.carriers if plan else 0,
-        strength=max(tensor.alpha for tensor in plan.geometry.marked) if plan else 0.0,
+        strength=plan.strength if plan else 0.0,
         expected_log2_p=plan.expected_log2_p if plan else 0.0,
         max_weight_change=largest,
         excluded=_excluded(work),
         warnings=(*notes, *_warnings(work)),
         disk_bytes=_disk_bytes(work),
         dry_run=dry_run,
+        least_strength=min(t.alpha for t in plan.geometry.marked) if plan else 0.0,
+        most_strength=max(t.alpha for t in plan.geometry.marked) if plan else 0.0,
+        calibration=work.calibration,
     )
 
 

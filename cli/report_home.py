@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from cli.answer import counted, escaped, short, table
+from cli.report_models import json_of_calibration, rows_of_strength
 
 if TYPE_CHECKING:
     from cli.doctor import Diagnosis
@@ -92,6 +93,7 @@ def json_of_show(release: ShownRelease) -> dict[str, Any]:
         "name": release.name,
         "version": release.version,
         "mark_root": release.mark_root,
+        **_json_of_strengths(release),
         "reference": {
             "place": release.reference_place,
             "digest": release.reference_digest,
@@ -114,6 +116,14 @@ def json_of_show(release: ShownRelease) -> dict[str, Any]:
     }
 
 
+def _json_of_strengths(release: ShownRelease) -> dict[str, Any]:
+    if release.strengths is None:
+        return {}
+    if release.calibration is None:
+        return {"strength": release.strengths[0]}
+    return {"calibration": json_of_calibration(release.calibration, release.strengths)}
+
+
 def text_of_show(release: ShownRelease) -> tuple[str, ...]:
     """The lines of `show`."""
     there = "is there (weightmark doctor --deep reads it)" if release.reference_is_there else "IS GONE"
@@ -124,6 +134,7 @@ def text_of_show(release: ShownRelease) -> tuple[str, ...]:
         ("released", f"{iso(release.created_at)} by {release.owner}"),
         ("log", release.origin),
         ("mark root R", release.mark_root or "none: released without a mark"),
+        *(rows_of_strength(release.strengths, release.calibration) if release.strengths is not None else ()),
         ("reference", f"{release.reference_place}  {there}"),
         ("reference digest", release.reference_digest),
     ]

@@ -22,6 +22,7 @@ from cli.report_lineage import (
 from cli.report_time import json_of_order, json_of_time, rows_of_order, rows_of_stamping, rows_of_time
 
 if TYPE_CHECKING:
+    from cli.mark_record import Calibration
     from cli.release import ReleaseRequest, ReleaseResult
     from cli.sign import SignResult
     from cli.verify import VerifyRequest, VerifyResult
@@ -138,6 +139,8 @@ def json_of_release(request: ReleaseRequest, result: ReleaseResult) -> dict[str,
             }
             for copy in result.copies
         ]
+    if result.calibration is not None:
+        document["calibration"] = json_of_calibration(result.calibration, (result.least_strength, result.most_strength))
     if result.dry_run:
         document |= {"dry_run": True, "strength": result.strength, "disk_bytes": result.disk_bytes}
     return document
@@ -155,7 +158,7 @@ def text_of_release(request: ReleaseRequest, result: ReleaseResult) -> tuple[str
     if result.marked_tensors:
         rows += [
             ("mark", f"{result.carriers:,} carriers in {result.marked_tensors} of {result.total_tensors} tensors"),
-            ("strength", f"{result.strength:.4g} of each row's deviation"),
+            *rows_of_strength((result.least_strength, result.most_strength), result.calibration),
             ("expected log2 p", f"{result.expected_log2_p:,.0f}  (blind, owner layer, untouched copy)"),
         ]
         if not result.dry_run:
@@ -170,6 +173,32 @@ def text_of_release(request: ReleaseRequest, result: ReleaseResult) -> tuple[str
         *_left_out(result.excluded),
         *(f"  warning: {escaped(warning)}" for warning in result.warnings),
         *_next_of_release(request, result),
+    )
+
+
+def json_of_calibration(calibration: Calibration, strengths: tuple[float, float]) -> dict[str, Any]:
+    """How strengths were chosen; costs are what the measure loses, at one strength for all and at those chosen."""
+    return {
+        "measure": calibration.measure,
+        "trials": calibration.trials,
+        "uniform_strength": calibration.uniform_ppm / 1e6,
+        "least_strength": strengths[0],
+        "most_strength": strengths[1],
+        "cost_uniform": calibration.cost_uniform,
+        "cost": calibration.cost,
+        "unseen_tensors": calibration.unseen,
+    }
+
+
+def rows_of_strength(strengths: tuple[float, float], calibration: Calibration | None) -> tuple[tuple[object, ...], ...]:
+    """How strong the mark is, and what it costs where that was measured."""
+    if calibration is None:
+        return (("strength", f"{strengths[0]:.4g} of each row's deviation"),)
+    unseen = f"; {counted(calibration.unseen, 'tensor')} it does not see kept that" if calibration.unseen else ""
+    return (
+        ("strength", f"{strengths[0]:.4g} to {strengths[1]:.4g} of each row's deviation, calibrated"),
+        ("cost", f"{calibration.cost:.3g} by {calibration.measure}"),
+        ("", f"{calibration.cost_uniform:.3g} at {calibration.uniform_ppm / 1e6:.4g} everywhere{unseen}"),
     )
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.home import Home
+from cli.mark_record import Calibration, MarkRecord
 from registry.store.records import CopyRecord, OwnerRecords, ReleaseRecord
 from registry.store.s3_folder import is_s3
-from watermark.errors import InputError
+from watermark.errors import DocumentError, InputError
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class ShownRelease:
 
     `mark_root` is R, None for a release without a mark. `reference_is_there` tells of the place only, not of what it
     holds now; None for a place in S3, which is not asked. `cases` are the log indices of the cases opened about it.
+    `strengths` are the least and the most of the mark, None without one or with a damaged record.
     """
 
     release_id: str
@@ -46,6 +48,8 @@ class ShownRelease:
     created_at: int
     copies: tuple[ShownCopy, ...]
     cases: tuple[int, ...]
+    strengths: tuple[float, float] | None = None
+    calibration: Calibration | None = None
 
 
 def show(home_folder: Path, identifier: str) -> ShownRelease:
@@ -57,6 +61,8 @@ def show(home_folder: Path, identifier: str) -> ShownRelease:
     with home.registry() as registry:
         release, copies = find_copies(registry.records, identifier)
         cases = tuple(case.log_index for case in registry.records.cases(release.release_id))
+    mark = _mark_of(release)
+    alphas = [tensor.alpha for tensor in mark.geometry.marked] if mark is not None else []
     return ShownRelease(
         release.release_id,
         release.owner,
@@ -73,7 +79,17 @@ def show(home_folder: Path, identifier: str) -> ShownRelease:
             for copy in copies
         ),
         cases,
+        (min(alphas), max(alphas)) if alphas else None,
+        mark.calibration if mark is not None else None,
     )
+
+
+def _mark_of(release: ReleaseRecord) -> MarkRecord | None:
+    """What is kept of the mark; a damaged record is for `doctor` to report."""
+    try:
+        return MarkRecord.from_document(release.mark_document) if release.mark_root else None
+    except DocumentError:
+        return None
 
 
 def find_copies(records: OwnerRecords, identifier: str) -> tuple[ReleaseRecord, list[CopyRecord]]:

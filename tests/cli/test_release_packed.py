@@ -20,7 +20,7 @@ from tests import packed_files
 from tests.attacks.victims import module_of, write
 from tests.cli.owners import PASSPHRASE, make_home, make_release
 from watermark.attacks.interface import State
-from watermark.errors import ConflictError, VerificationError
+from watermark.errors import ConflictError, InputError, VerificationError
 from watermark.marks.survey import survey
 from watermark.model.suspect import open_suspect
 from watermark.model.torch_state import load_state
@@ -167,6 +167,11 @@ def test_a_release_from_before_codes_were_marked_is_repeated_as_it_was(owner, tm
     # Another R would be a conflict.
     again = make_release(owner.home, model, tmp_path / "two", recipients=("Globex",), dry_run=True)
     assert (again.release, again.carriers) == (first.release, first.carriers)
-    monkeypatch.setattr("cli.release._was_marked_without_codes", lambda known, key: False)
+    monkeypatch.setattr("cli.release._was_marked_without_codes", lambda before: False)
     with pytest.raises(ConflictError):
         make_release(owner.home, model, tmp_path / "three", recipients=("Globex",), dry_run=True)
+
+
+def test_strengths_of_codes_are_not_calibrated(owner, tmp_path):
+    with pytest.raises(InputError, match="integer codes"):
+        make_release(owner.home, owner.reference, tmp_path / "out", calibrate="python:math:sqrt")

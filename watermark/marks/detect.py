@@ -76,14 +76,17 @@ def join(name: str, parts: Sequence[LineSums]) -> KeyedTest:
 def score_span(
     values: SpanValues, carrier: Carrier, span: Span, chips: ChipSource, names: Iterable[str]
 ) -> dict[str, LineSums]:
-    """Exact sums of each row statistic over the blocks of a span; those without the values they need are left out."""
+    """Exact sums of each row statistic over the blocks of a span; those without the values they need are left out.
+
+    Each tensor counts by its strength, which was fixed in R: what it shows in units of its noise grows with that.
+    """
     drawn = owner_chips(carrier.marked, span, chips)
     layout = carrier.marked.layout
     scored = {}
     for name in names:
         sums = score(name, values, drawn, layout)
         if sums is not None:
-            scored[name] = sums
+            scored[name] = sums.times(carrier.marked.weight)
     return scored
 
 

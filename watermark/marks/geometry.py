@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import rfc8785
@@ -17,7 +17,8 @@ import rfc8785
 from watermark.errors import DocumentError
 from watermark.model.digest import BlockLayout, layout_of
 
-STATISTIC_VERSION = 1
+#: How the sums are taken: 2 weighs tensors by their strength, which changes nothing where all have one.
+UNIFORM_STATISTIC, SHAPED_STATISTIC = 1, 2
 #: Share of a mark's energy in the owner layer; the rest is the recipient's.
 OWNER_ENERGY = 2 / 3
 #: The grid of weights that are stored as integer codes.
@@ -32,7 +33,8 @@ class MarkedTensor:
 
     Of a weight that is stored as codes (`grid` is `CODES`), dtype, shape and digest are those of the numbers that it
     stands for. What it can show then depends on how far codes lie apart, `step_ppm` of a row deviation, and on how many
-    of them may move, `coded_carriers`; both None for all others.
+    of them may move, `coded_carriers`; both None for all others. `weight` is its strength as a share of the strongest
+    tensor's in its geometry (`weigh`).
     """
 
     digest: str
@@ -43,6 +45,7 @@ class MarkedTensor:
     first_block: int
     step_ppm: int | None = None
     coded_carriers: int | None = None
+    weight: float = 1.0
 
     @property
     def layout(self) -> BlockLayout:
@@ -68,6 +71,13 @@ class MarkedTensor:
         if self.step_ppm is None:
             return 0.0
         return max(0.0, self.alpha * self.step_ppm / 1e6 * _MEAN_CHIP - self.alpha * self.alpha)
+
+
+def weigh(tensors: Iterable[MarkedTensor]) -> tuple[MarkedTensor, ...]:
+    """All marked tensors of one geometry, with the weights that follow from their strengths."""
+    marked = tuple(tensors)
+    strongest = max((tensor.strength_ppm for tensor in marked), default=0)
+    return tuple(replace(tensor, weight=tensor.strength_ppm / strongest) for tensor in marked)
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,11 @@ class Geometry:
         """Number of blocks, which is the number of leaves of the commitment."""
         return sum(tensor.layout.blocks for tensor in self.marked)
 
+    @property
+    def is_shaped(self) -> bool:
+        """Whether tensors differ in strength."""
+        return len({tensor.strength_ppm for tensor in self.marked}) > 1
+
     def tensor_of_block(self, block: int) -> MarkedTensor:
         """The tensor to which `block` belongs."""
         for tensor in self.marked:
@@ -116,7 +131,7 @@ class Geometry:
         return rfc8785.dumps(
             {
                 "v": 1,
-                "statistic": STATISTIC_VERSION,
+                "statistic": SHAPED_STATISTIC if self.is_shaped else UNIFORM_STATISTIC,
                 "leaves": self.blocks,
                 "recipient_share": self.recipient_share,
                 "base": self.base,
@@ -160,7 +175,7 @@ class Geometry:
         try:
             document = json.loads(data)
             geometry = cls(
-                tuple(_marked(item) for item in document["marked"]),
+                weigh(_marked(item) for item in document["marked"]),
                 tuple(
                     ExcludedTensor(str(t["digest"]), str(t["dtype"]), _shape(t), str(t["reason"]))
                     for t in document["excluded"]

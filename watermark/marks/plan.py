@@ -7,14 +7,14 @@ The geometry and R are stored with the release, and secrets are derived again wh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from watermark.errors import CapacityError
 from watermark.evidence import default_strength
 from watermark.marks import commitment
 from watermark.marks.chips import recipient_share
-from watermark.marks.geometry import CODES, OWNER_ENERGY, ExcludedTensor, Geometry, MarkedTensor, owner_digest
+from watermark.marks.geometry import CODES, OWNER_ENERGY, ExcludedTensor, Geometry, MarkedTensor, owner_digest, weigh
 from watermark.marks.secret import ReleaseKey
 from watermark.marks.survey import Survey, TensorSurvey
 from watermark.model.digest import BLOCK_ELEMENTS
@@ -49,9 +49,15 @@ class MarkPlan:
     @property
     def expected_log2_p(self) -> float:
         """What the blind test of the owner layer is predicted to show on an untouched copy (a negative number)."""
-        signal = sum(self.surveys[t.digest].signal * t.alpha for t in self.geometry.marked) * math.sqrt(OWNER_ENERGY)
-        energy = sum(self.surveys[t.digest].energy for t in self.geometry.marked)
-        return -signal * signal / energy / (2 * math.log(2)) if energy else 0.0
+        return -predicted_blind_bits((self.surveys[t.digest], t.alpha, t.weight) for t in self.geometry.marked)
+
+    @property
+    def strength(self) -> float:
+        """The strength of every tensor; where it is shaped, the uniform one that moves the weights as far."""
+        if not self.geometry.is_shaped:
+            return self.geometry.marked[0].alpha
+        energy = sum(self.surveys[t.digest].carriers * t.alpha * t.alpha for t in self.geometry.marked)
+        return math.sqrt(energy / self.carriers)
 
     @property
     def held(self) -> tuple[MarkedTensor, ...]:
@@ -79,12 +85,21 @@ class MarkPlan:
         return tuple(found)
 
 
+def predicted_blind_bits(marked: Iterable[tuple[TensorSurvey, float, float]]) -> float:
+    """What the blind test of the owner layer should show on an untouched copy: survey, alpha and weight of a tensor."""
+    tensors = list(marked)
+    signal = sum(survey.signal * alpha * weight for survey, alpha, weight in tensors) * math.sqrt(OWNER_ENERGY)
+    energy = sum(survey.energy * weight * weight for survey, _, weight in tensors)
+    return signal * signal / energy / (2 * math.log(2)) if energy else 0.0
+
+
 def plan_mark(
     key: ReleaseKey,
     survey: Survey,
     *,
     base: str | None = None,
     strength: float | None = None,
+    shape: Mapping[str, int] | None = None,
     owner: str | None = None,
     codes: bool = True,
 ) -> MarkPlan:
@@ -95,6 +110,7 @@ def plan_mark(
         survey: the first pass over the reference.
         base: canonical digest (hex) of the declared public base, if any.
         strength: total alpha in row deviations; by default from the number of carriers.
+        shape: the strength of each tensor by digest (hex), in millionths, in place of one for all.
         owner: whose mark it is; without a name it is good for private answers and proves nothing to others.
         codes: move the codes of packed weights; without, stored tensors are marked as before there was such a mark.
 
@@ -112,7 +128,7 @@ def plan_mark(
     alpha = default_strength(carriers) if strength is None else strength
     marked, first = [], 0
     for t in carrying:
-        tensor = _marked(t, alpha, first)
+        tensor = _marked(t, alpha if shape is None else shape[t.digest.hex()] / 1e6, first)
         marked.append(tensor)
         first += tensor.layout.blocks
     excluded = tuple(
@@ -121,15 +137,15 @@ def plan_mark(
         if t.reason is not None or t.carriers == 0
     )
     named = owner_digest(owner) if owner is not None else None
-    geometry = Geometry(tuple(marked), excluded, recipient_share(first), base, named)
+    geometry = Geometry(weigh(marked), excluded, recipient_share(first), base, named)
     surveys = {t.digest.hex(): t for t in surveyed}
     tree = leaf_tree(key, [d for t in marked for d in surveys[t.digest].block_digests])
     root = commitment.bind_root(tree.root, geometry.digest())
     plan = MarkPlan(key, geometry, root, survey.reference_digest, surveys, tree)
     if base is None and -plan.expected_log2_p < _MINIMUM_BITS:
         raise CapacityError(
-            f"{carriers:,} weights at a strength of {max(t.alpha for t in marked):.1%} would show "
-            f"{-plan.expected_log2_p:.0f} bits, which proves nothing",
+            f"{carriers:,} weights at a strength of {plan.strength:.1%} would show {-plan.expected_log2_p:.0f} bits, "
+            "which proves nothing",
             hint="release with --no-mark, or "
             + ("mark it before its weights are rounded" if plan.held else "choose a larger --strength"),
         )

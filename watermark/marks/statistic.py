@@ -10,7 +10,7 @@ Matrices here are rows of one tensor: (rows, row elements), float32. Knows no ke
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,10 @@ class LineSums:
     energies: NDArray[np.int64]
     weights: Floats
     trials: int
+
+    def times(self, weight: float) -> LineSums:
+        """The same sums at so many times their weights."""
+        return self if weight == 1 else replace(self, weights=self.weights * np.float32(weight))
 
 
 def floats_of(patterns: NDArray[np.unsignedinteger]) -> Floats:

@@ -114,7 +114,7 @@ def score_span(
     drawn = owner_chips(carrier.marked, span, chips)
     assert values.marked is not None
     return {
-        name: score_difference(shown, values.marked, drawn, layout, None)
+        name: score_difference(shown, values.marked, drawn, layout, None).times(carrier.marked.weight)
         for name, shown in projections(values, layout, directions, names)
     }
 

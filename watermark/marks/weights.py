@@ -8,8 +8,10 @@ reading. Knows no files, signatures or statistics.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,14 +44,14 @@ _HALF_NORMAL = np.float32(2.0**-14)
 class Embedder:
     """Embeds one plan for some recipients; costs one scrypt when made, then works span by span on any thread."""
 
-    def __init__(self, plan: MarkPlan, copies: Sequence[CopyKey | None]) -> None:
-        """`copies` holds None for the copy without a recipient."""
+    def __init__(self, plan: MarkPlan, copies: Sequence[CopyKey | None], stretched: bytes | None = None) -> None:
+        """`copies` holds None for the copy without a recipient; `stretched` is scrypt(R) where it need not be found."""
         self.plan = plan
-        self.stretched = stretch_root(plan.root)
+        self.stretched = stretch_root(plan.root) if stretched is None else stretched
         self._secrets = plan.key.block_secrets()
         self._tables = [
-            None if copy is None else signed_code(recipient_code(copy.key, self.stretched, copy.commitment(plan.root)))
-            for copy in copies
+            None if key is None else signed_code(recipient_code(key.key, self.stretched, key.commitment(plan.root)))
+            for key in copies
         ]
         self._tensors: Mapping[str, tuple[MarkedTensor, TensorSurvey]] = {
             name: (tensor, plan.surveys[tensor.digest])
@@ -63,6 +65,19 @@ class Embedder:
     def copies(self) -> int:
         """How many copies are made."""
         return len(self._tables)
+
+    def at(self, strengths: Mapping[str, float]) -> Embedder:
+        """The same chips at these strengths by digest, for trials of what a mark costs.
+
+        A tensor without one stays as it is, and a negative one moves every weight the other way.
+        """
+        other = copy.copy(self)
+        other._tensors = {
+            name: (replace(tensor, strength_ppm=round(strengths[tensor.digest] * 1e6)), survey)
+            for name, (tensor, survey) in self._tensors.items()
+            if tensor.digest in strengths
+        }
+        return other
 
     def mark(self, span: Span, raw: bytes, below: Floats | None) -> NewBytes:
         """Mark the blocks of a span; a tensor that carries nothing comes back unchanged.

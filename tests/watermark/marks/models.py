@@ -91,13 +91,20 @@ class MarkedModel:
 
 
 def mark_model(
-    reference: Path, out: Path, recipients: tuple[str, ...] = (), strength: float = 0.03, owner: str | None = None
+    reference: Path,
+    out: Path,
+    recipients: tuple[str, ...] = (),
+    strength: float | None = 0.03,
+    owner: str | None = None,
+    shape: Mapping[str, int] | None = None,
+    secret: bytes = SECRET,
 ) -> MarkedModel:
-    """Mark a folder with the test owner's secret."""
+    """Mark a folder with an owner's secret; `shape` has a strength in millionths for each tensor's name."""
     with open_model(reference) as model:
         found = survey(model)
-        key = ReleaseKey.of(SECRET, found.reference_digest)
-        plan = plan_mark(key, found, strength=strength, owner=owner)
+        key = ReleaseKey.of(secret, found.reference_digest)
+        by_digest = {t.digest.hex(): shape[t.names[0]] for t in found.tensors if t.names[0] in shape} if shape else None
+        plan = plan_mark(key, found, strength=strength, owner=owner, shape=by_digest)
         embedder = Embedder(plan, [key.copy_key(name) for name in recipients] or [None])
         copies = [out / str(number) for number in range(max(1, len(recipients)))]
         for copy in copies:

@@ -125,10 +125,12 @@ def test_the_moves_follow_the_chips_and_the_marked_codes_do_not_show_them(marked
         ]
     ).astype(np.float64) * 2 - 1  # fmt: skip
     with open_model(reference) as ours, open_model(copy) as theirs:
-        (codes, _), (moved, _) = codes_of(ours, layout), codes_of(theirs, layout)
+        (codes, _), (moved, values) = codes_of(ours, layout), codes_of(theirs, layout)
     steps = (moved - codes).ravel()
     assert (signs * steps)[steps != 0].mean() > 0.9
     # A thief has the codes alone: their low bits, each by itself, in pairs, and where neighbours are near the end.
+    # Large weights lean to their chips, which the blind test lives on; beyond that nothing may show.
+    leaning = tensor.alpha * np.sqrt(OWNER_ENERGY) * (values / values.std(axis=1, keepdims=True)).ravel()
     flat = moved.ravel()
     for look in (
         flat & 1,
@@ -138,7 +140,7 @@ def test_the_moves_follow_the_chips_and_the_marked_codes_do_not_show_them(marked
         flat == flat.min() + 1,
     ):
         shown = look - look.mean()
-        assert abs(float(signs @ shown)) < 4.5 * np.linalg.norm(shown)
+        assert abs(float((signs - leaning) @ shown)) < 4.5 * np.linalg.norm(shown)
 
 
 def test_the_mark_shows_as_predicted_and_a_wrong_key_shows_nothing(marked):
