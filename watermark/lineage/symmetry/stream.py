@@ -231,7 +231,10 @@ def _turn_again(reference: Weights, suspect: Weights, placed: Sequence[_Placed],
         # A factor near zero can take a face past the largest number: it then says nothing of the turn.
         if np.isfinite(cross).all():
             total = cross if total is None else total + cross
-    return turn if total is None else turn_from(total)
+    try:
+        return turn if total is None else turn_from(total)
+    except np.linalg.LinAlgError:
+        return turn
 
 
 def _weighed(ours: Floats, theirs: Floats, turn: Turn) -> NDArray[np.float64]:
