@@ -228,9 +228,13 @@ def _turn_again(reference: Weights, suspect: Weights, placed: Sequence[_Placed],
         # What a free mix explains of these numbers is partly noise that it took in.
         fitted = one.fit.mix.size / w.size if one.fit.mix is not None else 0.0
         cross = _weighed(w, s, turn) * (1 - min(fitted, 0.9)) ** 2
-        total = cross if total is None else total + cross
-    assert total is not None
-    return turn_from(total)
+        # A factor near zero can take a face past the largest number: it then says nothing of the turn.
+        if np.isfinite(cross).all():
+            total = cross if total is None else total + cross
+    try:
+        return turn if total is None else turn_from(total)
+    except np.linalg.LinAlgError:
+        return turn
 
 
 def _weighed(ours: Floats, theirs: Floats, turn: Turn) -> NDArray[np.float64]:
