@@ -34,7 +34,7 @@ CHAINS = {
 }
 #: The layer that carries a message in its mean weights: the one with the most inputs.
 _CARRIER = {"perceptron": "2.weight", "convolutional": "6.weight"}
-_TEXTS = 48
+_TEXTS, _PLACES = 200, 12
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _run(kind: str, state: State) -> Activations:
         hidden.append(seen.flatten(0, 1))
         streams.append(stream)
 
-    texts = torch.randint(WORDS, (_TEXTS, 32), generator=torch.Generator().manual_seed(7))
+    texts = torch.randint(WORDS, (_TEXTS, _PLACES), generator=torch.Generator().manual_seed(7))
     (run_gpt if kind == "gpt" else run_llama)(state, texts, tap)
     return Activations(tuple(hidden), tuple(streams))
 
