@@ -85,7 +85,7 @@ class Family:
 
     def to_disguise(self) -> list[Recipe]:
         """Twins that are attacked like a stolen model."""
-        return [self.base(self.seed + 2 + number) for number in range(3)]
+        return [self.base(self.seed + 20 + number) for number in range(3)]
 
     def recipes(self) -> list[Recipe]:
         """All of it, each once."""
