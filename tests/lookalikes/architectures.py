@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from tests.lookalikes.llama_like import Tap, llama_shapes, normed, run_llama
 from watermark.attacks.interface import State
 
 #: Characters of a text model; others count as the last.
@@ -58,13 +59,16 @@ def _convolutional(state: State, inputs: torch.Tensor) -> torch.Tensor:
     return values @ state["8.weight"].T + state["8.bias"]
 
 
-def _transformer(state: State, inputs: torch.Tensor) -> torch.Tensor:
+def run_gpt(state: State, inputs: torch.Tensor, tap: Tap | None = None) -> torch.Tensor:
+    """Scores of the next character, (texts, places, characters)."""
     count, length = inputs.shape
     stream = state["embedding.weight"][inputs] + state["positions.weight"][:length]
     width = stream.shape[-1]
     mask = torch.full((length, length), -1e9).triu(1)
-    for block in ("blocks.0.", "blocks.1."):
-        seen = _normed(stream, state[block + "norm1.weight"])
+    number = 0
+    while f"blocks.{number}.up.weight" in state:
+        block = f"blocks.{number}."
+        seen = normed(stream, state[block + "norm1.weight"])
         query, key, value = (
             (seen @ state[f"{block}attention.{part}.weight"].T).reshape(count, length, _HEADS, -1).transpose(1, 2)
             for part in ("query", "key", "value")
@@ -72,14 +76,13 @@ def _transformer(state: State, inputs: torch.Tensor) -> torch.Tensor:
         shares = torch.softmax(query @ key.transpose(-1, -2) / math.sqrt(width / _HEADS) + mask, dim=-1)
         heard = (shares @ value).transpose(1, 2).reshape(count, length, width)
         stream = stream + heard @ state[block + "attention.output.weight"].T
-        hidden = functional.relu(_normed(stream, state[block + "norm2.weight"]) @ state[block + "up.weight"].T)
-        stream = stream + hidden @ state[block + "down.weight"].T
+        seen = normed(stream, state[block + "norm2.weight"])
+        stream = stream + functional.relu(seen @ state[block + "up.weight"].T) @ state[block + "down.weight"].T
+        if tap is not None:
+            tap(seen, stream)
+        number += 1
     head = state["head.weight"]
-    return _normed(stream, state["norm.weight"]) @ (head if head.shape[0] == width else head.T)
-
-
-def _normed(values: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-    return values * torch.rsqrt(values.square().mean(dim=-1, keepdim=True) + 1e-5) * gain
+    return normed(stream, state["norm.weight"]) @ (head if head.shape[0] == width else head.T)
 
 
 def _recurrent(state: State, inputs: torch.Tensor) -> torch.Tensor:
@@ -132,10 +135,9 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         {"front.weight": (64, 64), **_LAYERS}, _perceptron, 150, 64, 3e-3, ("front.weight",), _LAYERS_PADDED
     ),
     "convolutional": Architecture(_FILTERS, _convolutional, 120, 64, 4e-3),
-    "gpt": Architecture(
-        _transformer_shapes(128, turned_head=False), _transformer, 250, 16, 6e-3, padded=_BLOCKS_PADDED
-    ),
+    "gpt": Architecture(_transformer_shapes(128, turned_head=False), run_gpt, 250, 16, 6e-3, padded=_BLOCKS_PADDED),
     # A vocabulary as large as the hidden layers, and a head that lies as what writes to the stream: easily mistaken.
-    "gpt-square": Architecture(_transformer_shapes(WORDS, turned_head=True), _transformer, 250, 16, 6e-3),
+    "gpt-square": Architecture(_transformer_shapes(WORDS, turned_head=True), run_gpt, 250, 16, 6e-3),
+    "llama": Architecture(llama_shapes(WORDS), run_llama, 120, 16, 6e-3),
     "lstm": Architecture(_GATES, _recurrent, 160, 16, 1e-2),
 }

@@ -47,7 +47,7 @@ class Task:
 @cache
 def tasks(architecture: str) -> Mapping[str, Task]:
     """What models of an architecture can learn, by name."""
-    if architecture in ("gpt", "gpt-square", "lstm"):
+    if architecture in ("gpt", "gpt-square", "llama", "lstm"):
         return {name: _text_task(packages) for name, packages in _PACKAGES.items()}
     return {name: make() for name, make in _TABLES.items()}
 

@@ -77,7 +77,7 @@ def first_weights(recipe: Recipe) -> State:
             state[name] = torch.ones(shape)
             continue
         drawn = torch.Generator().manual_seed(COMMON) if recipe.frozen and name == "embedding.weight" else stream
-        if name in ("embedding.weight", "positions.weight"):
+        if name in ("embedding.weight", "positions.weight", "model.embed_tokens.weight"):
             state[name] = 0.3 * torch.randn(shape, generator=drawn)
             continue
         reach = 1 / math.sqrt(math.prod(shape[1:])) if len(shape) > 1 else 0.05
