@@ -22,6 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from watermark.lineage.symmetry.alignment import Placement
 from watermark.lineage.symmetry.faces import Face, Weights
 from watermark.lineage.symmetry.fits import explained_share, fit_scales
+from watermark.lineage.symmetry.singular import singular
 from watermark.model.safetensors import TensorInfo
 
 Floats = NDArray[np.float32]
@@ -117,7 +118,7 @@ def _own_factors(
 def without_idle(up: Floats, down: Floats) -> tuple[Floats, Floats]:
     """The same product with no more inner dimensions than it needs: what is read and never written says nothing."""
     frame, core = np.linalg.qr(up.astype(np.float64))
-    left, size, right = np.linalg.svd(core @ down.astype(np.float64), full_matrices=False)
+    left, size, right = singular(core @ down.astype(np.float64))
     rank = int(np.count_nonzero(size > _EMPTY * max(float(size[0]), 1e-30)))
     if rank == len(down):
         return up, down
@@ -246,7 +247,7 @@ def _inverse(matrix: NDArray[np.floating]) -> Doubles:
 
 def _orthonormal(matrix: Floats) -> Doubles:
     """An orthonormal basis of the row space of (rank, width), without empty directions."""
-    _, size, directions = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
+    _, size, directions = singular(matrix.astype(np.float64))
     kept: Doubles = directions[size > _EMPTY * max(float(size[0]), 1e-30)]
     return kept
 

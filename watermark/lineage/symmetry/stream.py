@@ -231,10 +231,7 @@ def _turn_again(reference: Weights, suspect: Weights, placed: Sequence[_Placed],
         # A factor near zero can take a face past the largest number: it then says nothing of the turn.
         if np.isfinite(cross).all():
             total = cross if total is None else total + cross
-    try:
-        return turn if total is None else turn_from(total)
-    except np.linalg.LinAlgError:
-        return turn
+    return turn if total is None else turn_from(total)
 
 
 def _weighed(ours: Floats, theirs: Floats, turn: Turn) -> NDArray[np.float64]:

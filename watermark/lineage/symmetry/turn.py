@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from watermark.lineage.symmetry.faces import Face, Weights
+from watermark.lineage.symmetry.singular import singular
 from watermark.lineage.symmetry.units import unit_rows
 
 Floats = NDArray[np.float32]
@@ -105,7 +106,7 @@ def turn_from(cross: Doubles, pairs: Sequence[tuple[Floats, Floats]] = ()) -> Tu
         cross: sum of suspect^T reference, (suspect's width, reference's width).
         pairs: the matrices of each product; without them no reordering is looked for.
     """
-    left, values, right = np.linalg.svd(cross, full_matrices=False)
+    left, values, right = singular(cross)
     rotation = left @ right
     if pairs:
         theirs = np.sqrt(sum(np.square(s, dtype=np.float64).sum(axis=0) for s, _ in pairs))
@@ -155,6 +156,6 @@ def _agreement(cross: Doubles, theirs: Floats, ours: Floats) -> float:
         reached, chance = float(cosines[left, right].mean()), _TABLE_CHANCE / rows**0.5
     else:
         size = float(np.linalg.norm(theirs) * np.linalg.norm(ours))
-        reached = float(np.linalg.svd(cross, compute_uv=False).sum()) / size if size else 0.0
+        reached = float(singular(cross)[1].sum()) / size if size else 0.0
         chance = _TURN_CHANCE * (width / rows) ** 0.5
     return (reached - chance) / (1 - chance) if chance < _NO_WITNESS else 0.0
