@@ -25,6 +25,7 @@ from watermark.attacks import (
     pruning,
     residual_stream,
     truncation,
+    width,
 )
 from watermark.attacks.catalogue import in_order
 from watermark.attacks.interface import State
@@ -89,8 +90,8 @@ def _structure(kind: str) -> dict[str, Theft]:
         ),
         "stream reordered": known(residual_stream.permute_stream, SEED),
         "stream rotated": known(residual_stream.rotate_stream, SEED),
-        "25 % idle units added": known(hidden_units.add_idle_units, SEED, share=0.25),
-        "25 % of units split": known(hidden_units.split_units, SEED, share=0.25),
+        "25 % idle units added": known(width.add_idle_units, SEED, share=0.25),
+        "25 % of units split": known(width.split_units, SEED, share=0.25),
         "half of the blocks dropped": lambda state: blocks.rearrange_blocks(state, _PATTERN[kind], [1]),
         "blocks swapped": lambda state: blocks.rearrange_blocks(state, _PATTERN[kind], [1, 0]),
     }

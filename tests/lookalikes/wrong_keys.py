@@ -27,7 +27,7 @@ from watermark.marks.secret import ReleaseKey
 from watermark.marks.spans import Carrier, ChipSource, Sources, SpanValues, quantise, read_values
 from watermark.marks.spans import owner_chips as drawn_chips
 from watermark.marks.statistic import LineSums, quantise_blind
-from watermark.marks.subspace import SUBSPACES, decompose, detect_subspaces, projections, score_span
+from watermark.marks.subspace import SUBSPACES, decompose, detect_subspaces, projections, score_span, weigh_by_rank
 from watermark.marks.survey import as_rows
 from watermark.model.digest import spans_of
 from watermark.model.directory import open_model
@@ -138,7 +138,8 @@ def columns_of(suspect: Suspect, chips: ChipSource) -> NDArray[np.float64]:
                 continue
             shown = dict(projections(values, layout, directions, SUBSPACES))
             for name, sums in score_span(values, carrier, span, chips, directions, SUBSPACES).items():
-                columns[name].append(_weighted(name, values, carrier, sums, shown[name]))
+                weighed = weigh_by_rank(sums, name, directions, carrier)
+                columns[name].append(_weighted(name, values, carrier, weighed, shown[name]))
     found = np.stack([np.concatenate(columns[name]) for name in FAMILY], axis=1)
     size = np.sqrt(np.square(found).sum(axis=0))
     return found / np.where(size > 0, size, 1.0)

@@ -79,11 +79,7 @@ def detect_subspaces(
     names: Sequence[str] = SUBSPACES,
     progress: Progress | None = None,
 ) -> list[KeyedTest]:
-    """Compute the named members over all carriers that can be decomposed; one test a name, in their order.
-
-    A tensor weighs by the share of its mark that the kept directions show as well: a tenth of the rank is a tenth of a
-    row as long as the rank, and a fortieth of one four times as long.
-    """
+    """Compute the named members over all carriers that can be decomposed; one test a name, in their order."""
     parts: dict[str, list[LineSums]] = {name: [] for name in names}
 
     def look(carrier: Carrier) -> dict[str, list[LineSums]]:
@@ -93,8 +89,7 @@ def detect_subspaces(
             values = read_values(sources, carrier, span)
             assert directions is not None
             for name, part in score_span(values, carrier, span, chips, directions, names).items():
-                shown = np.float32(directions.kept[SUBSPACES.index(name)] / carrier.marked.layout.row)
-                found[name].append(replace(part, weights=part.weights * shown))
+                found[name].append(weigh_by_rank(part, name, directions, carrier))
         return found
 
     size_bytes = sum(carrier.suspect.nbytes for carrier in carriers)
@@ -104,6 +99,15 @@ def detect_subspaces(
         if progress is not None:
             progress(carrier.suspect.nbytes)
     return [join(name, parts[name]) for name in names]
+
+
+def weigh_by_rank(part: LineSums, name: str, directions: Directions, carrier: Carrier) -> LineSums:
+    """Let a tensor weigh by the share of its mark that the kept directions show as well.
+
+    A tenth of the rank is a tenth of a row as long as the rank, and a fortieth of one four times as long.
+    """
+    shown = np.float32(directions.kept[SUBSPACES.index(name)] / carrier.marked.layout.row)
+    return replace(part, weights=part.weights * shown)
 
 
 def score_span(
