@@ -69,7 +69,7 @@ def test_model_that_embeds_everything_alike_scores_nothing() -> None:
 def test_few_steps_of_training_help_and_leave_the_encoder_alone() -> None:
     encoder = minilm_module()
     before = {name: tensor.clone() for name, tensor in encoder.module.state_dict().items()}
-    tuned = finetune_retrieval(encoder, steps=6)
+    tuned = finetune_retrieval(encoder, steps=4)
     assert all(torch.equal(before[name], tensor) for name, tensor in encoder.module.state_dict().items())
     assert movement(before, tuned.state) > 0.002
     assert retrieval_score(encoder.with_state(tuned.state)) > retrieval_score(encoder)
