@@ -22,10 +22,10 @@ from cli.mark_record import Calibration
 from cli.written import shipped_path, write_copies
 from registry.signing.small_files import replace_file
 from watermark.errors import InputError
-from watermark.marks.geometry import OWNER_ENERGY
+from watermark.marks.geometry import OWNER_ENERGY, ppm_of
 from watermark.marks.plan import plan_mark
 from watermark.marks.secret import ReleaseKey
-from watermark.marks.shaping import CAP, Sensitivity, group_tensors, ppm_of, shape_strengths
+from watermark.marks.shaping import CAP, Sensitivity, group_tensors, shape_strengths
 from watermark.marks.survey import Survey, TensorSurvey, read_base
 from watermark.marks.weights import Embedder
 from watermark.model.digest import Span

@@ -162,7 +162,7 @@ def rehearse(request: RehearseRequest, progress: Telling | None = None) -> Rehea
     require_colluders(request.colluders)
     require_shares(request.shares)
     measure = load_measure(request.quality) if request.quality else None
-    rehearsal = Rehearsal(request)
+    rehearsal = Rehearsal(request, progress)
     return rehearsal.run(planned(rehearsal), measure, progress)
 
 

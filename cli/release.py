@@ -33,7 +33,7 @@ from registry.store.s3_folder import is_s3
 from watermark.errors import ConflictError, InputError, UnavailableError
 from watermark.lineage.pairing import pair_tensors
 from watermark.marks.coded import survey_with_codes
-from watermark.marks.geometry import CODES
+from watermark.marks.geometry import CODES, Geometry
 from watermark.marks.plan import MarkPlan, plan_mark
 from watermark.marks.secret import ReleaseKey
 from watermark.marks.survey import Survey, can_carry, survey
@@ -149,6 +149,7 @@ def release(
         if found is not None:
             base_digest = canonical_digest(digest_tensors(base).values()).hex() if base is not None else None
             subject = Subject(model, found, base, base_names, base_digest)
+            kept = _geometry_of(before)
             shape, calibration = choose_strengths(request, home, before, release_key.release_id, subject, telling)
             plan = plan_mark(
                 release_key,
@@ -156,8 +157,8 @@ def release(
                 base=base_digest,
                 strength=request.strength,
                 shape=shape,
-                owner=_owner_in_mark(before, home),
-                codes=not _was_marked_without_codes(before),
+                owner=_owner_in_mark(kept, home),
+                codes=not _was_marked_without_codes(kept),
             )
         work = Work(
             request.model,
@@ -227,12 +228,16 @@ def _survey(model: Model, base: Model | None, base_names: dict[str, str] | None,
     return survey(model, base=base, base_names=base_names, progress=progress)
 
 
-def _was_marked_without_codes(before: ReleaseRecord | None) -> bool:
-    """Whether this reference was released before codes carried a mark: its R has to stay what it was."""
+def _geometry_of(before: ReleaseRecord | None) -> Geometry | None:
+    """The geometry of the mark that an earlier release of this reference carries; None without one."""
     if before is None or before.mark_root is None:
-        return False
-    geometry = MarkRecord.from_document(before.mark_document).geometry
-    return all(tensor.grid != CODES for tensor in geometry.marked)
+        return None
+    return MarkRecord.from_document(before.mark_document).geometry
+
+
+def _was_marked_without_codes(kept: Geometry | None) -> bool:
+    """Whether this reference was released before codes carried a mark: its R has to stay what it was."""
+    return kept is not None and all(tensor.grid != CODES for tensor in kept.marked)
 
 
 def _document_sources(
@@ -255,12 +260,9 @@ def _pair_with_base(model: Model, base: Model | None) -> dict[str, str] | None:
     return {pair.reference.name: pair.suspect.name for pair in pair_tensors(model, wanted, base)}
 
 
-def _owner_in_mark(before: ReleaseRecord | None, home: Home) -> str | None:
+def _owner_in_mark(kept: Geometry | None, home: Home) -> str | None:
     """Whose name R holds: nobody's where this reference was released before R named its owner, so that R stays."""
-    if before is None or before.mark_root is None:
-        return home.owner
-    is_named = MarkRecord.from_document(before.mark_document).geometry.owner is not None
-    return home.owner if is_named else None
+    return home.owner if kept is None or kept.owner is not None else None
 
 
 def _check_against_records(work: Work, request: ReleaseRequest, registry: EmbeddedRegistry) -> tuple[str, str]:

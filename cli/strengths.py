@@ -16,7 +16,7 @@ from cli.mark_record import Calibration, MarkRecord
 from registry.store.records import ReleaseRecord
 from watermark.errors import ConflictError
 from watermark.evidence import default_strength
-from watermark.marks.shaping import ppm_of
+from watermark.marks.geometry import ppm_of
 
 if TYPE_CHECKING:
     from cli.release import ReleaseRequest

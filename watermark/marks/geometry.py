@@ -27,6 +27,11 @@ CODES = "codes"
 _MEAN_CHIP = 0.857
 
 
+def ppm_of(strength: float) -> int:
+    """A strength or step as geometries state it, in millionths."""
+    return max(1, round(strength * 1e6))
+
+
 @dataclass(frozen=True)
 class MarkedTensor:
     """A tensor that carries the mark: its blocks are numbered from `first_block` on.

@@ -14,7 +14,16 @@ from watermark.errors import CapacityError
 from watermark.evidence import default_strength
 from watermark.marks import commitment
 from watermark.marks.chips import recipient_share
-from watermark.marks.geometry import CODES, OWNER_ENERGY, ExcludedTensor, Geometry, MarkedTensor, owner_digest, weigh
+from watermark.marks.geometry import (
+    CODES,
+    OWNER_ENERGY,
+    ExcludedTensor,
+    Geometry,
+    MarkedTensor,
+    owner_digest,
+    ppm_of,
+    weigh,
+)
 from watermark.marks.secret import ReleaseKey
 from watermark.marks.survey import Survey, TensorSurvey
 from watermark.model.digest import BLOCK_ELEMENTS
@@ -160,12 +169,12 @@ def _marked(found: TensorSurvey, alpha: float, first: int) -> MarkedTensor:
         kind,
         found.tensor.shape,
         found.grid.name if found.grid else kind,
-        max(1, round(strength * 1e6)),
+        ppm_of(strength),
         first,
     )
     if not found.coded:
         return tensor
-    return replace(tensor, grid=CODES, step_ppm=max(1, round(found.step * 1e6)), coded_carriers=found.carriers)
+    return replace(tensor, grid=CODES, step_ppm=ppm_of(found.step), coded_carriers=found.carriers)
 
 
 def _without_scales(survey: Survey) -> tuple[TensorSurvey, ...]:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from watermark.evidence import predicted_bits_with_reference
-from watermark.marks.geometry import OWNER_ENERGY
+from watermark.marks.geometry import OWNER_ENERGY, ppm_of
 from watermark.marks.plan import predicted_blind_bits
 from watermark.marks.survey import TensorSurvey
 
@@ -70,11 +70,6 @@ def shape_strengths(tensors: Sequence[Sensitivity], uniform: float) -> tuple[int
         enough = all(found >= wanted for found, wanted in zip(_bits(tensors, at(middle)), asked, strict=True))
         low, high = (low, middle) if enough else (middle, high)
     return at(high)
-
-
-def ppm_of(strength: float) -> int:
-    """A strength as geometries state it."""
-    return max(1, round(strength * 1e6))
 
 
 def predicted_cost(tensors: Sequence[Sensitivity], strengths: Sequence[int]) -> float:
